@@ -1,0 +1,80 @@
+# make run   installs what it needs, builds ./debcloud and takes one cell of the matrix from FAI to a published image
+# make test  installs what it needs and runs every test
+# make help  lists the rest
+
+SHELL = /bin/bash -eu -o pipefail
+GO = packaging/go
+# libvirt is opened when it is needed, so the binary also runs where there is none.
+TAGS = libvirt_dlopen
+CELL = trixie genericcloud amd64
+CACHE = $(CURDIR)/.cache
+
+GO_PACKAGES = ca-certificates gcc git golang-go libc6-dev
+RUN_PACKAGES = $(GO_PACKAGES) \
+	debootstrap dosfstools e2fsprogs eatmydata fai-server mmdebstrap mtools xz-utils \
+	libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system ovmf qemu-system-x86 qemu-utils tini
+TEST_PACKAGES = $(RUN_PACKAGES) busybox-static chromium fdisk grub-efi-amd64-bin grub-pc-bin shellcheck
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+.PHONY: run
+run: packages debcloud ## build, check, boot, publish and index one cell (CELL="trixie genericcloud amd64")
+	./debcloud run $(CELL) --dir public
+
+.PHONY: debcloud
+debcloud: ## build the program
+	$(GO) build -trimpath -tags $(TAGS) -ldflags "-X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud
+
+.PHONY: packages test-packages
+packages: ## install the Debian packages that `make run` needs
+	@$(call install,$(RUN_PACKAGES))
+test-packages: ## install those that `make test` needs
+	@$(call install,$(TEST_PACKAGES))
+
+# A machine that has a Go of its own, new enough or not, keeps it.
+define install
+	missing=; for p in $(1); do \
+		if [ $$p = golang-go ] && PATH=$$PATH:/usr/local/go/bin command -v go >/dev/null; then continue; fi; \
+		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing$$missing"; \
+		if [ "$$(id -u)" != 0 ]; then echo "make: run this as root, or: apt-get install$$missing" >&2; exit 2; fi; \
+		apt-get -qq update; \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing >/dev/null; \
+	fi
+endef
+
+.PHONY: test
+test: test-packages debcloud lint test-image ## every test
+	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -tags $(TAGS) -timeout 20m ./...
+
+.PHONY: lint
+lint: test-packages ## formatting, vet, staticcheck, shellcheck
+	@unformatted=$$($(GO) fmt -n ./... | sed 's/ -w / /' | bash); \
+	if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted" >&2; exit 1; fi
+	$(GO) vet -tags $(TAGS) ./...
+	CGO_ENABLED=0 $(GO) vet ./...
+	$(GO) tool staticcheck -tags $(TAGS) ./...
+	git ls-files -z | xargs -0 grep -lzE '\A#!/bin/(ba)?sh|\A#! ?/usr/bin/env (ba)?sh' | xargs -0 -r shellcheck
+
+# The main job, on a real cell. Its image is the one that the Go tests share.
+.PHONY: test-image
+test-image: test-packages debcloud
+	rm -rf $(CACHE)/test
+	./debcloud run $(CELL) --dir $(CACHE)/test/public --work $(CACHE)/test/work
+	ls $(CACHE)/test/work/*.build.json > $(CACHE)/test-image
+
+.PHONY: test-long
+test-long: test-packages debcloud ## what takes longer: every cell that can be built here
+	DEBCLOUD_TEST_LONG=1 $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
+
+.PHONY: bench
+bench: test-packages debcloud ## speed and memory, side by side with what they are held against
+	$(GO) test -tags $(TAGS) -timeout 2h -run '^$$' -bench . ./...
+
+.PHONY: clean
+clean: ## remove what the other targets made
+	rm -rf debcloud public work $(CACHE)
