@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -95,6 +96,8 @@ Exit codes: 0 done; 1 the work failed; 2 bad usage or bad input; 3 something out
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          refuseUnknownCommand,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
 			return setUpLog(display, level, format)
 		},
@@ -107,6 +110,17 @@ Exit codes: 0 done; 1 the work failed; 2 bad usage or bad input; 3 something out
 		refuseAsInput(c)
 	}
 	return root
+}
+
+func refuseUnknownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	err := fault.Inputf("unknown command %q", args[0])
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		return fault.WithHint(err, "did you mean %s?", strings.Join(near, " or "))
+	}
+	return fault.WithHint(err, "debcloud --help lists the commands")
 }
 
 // refuseAsInput makes a wrong number of arguments bad usage, which cobra itself reports as any other error.
