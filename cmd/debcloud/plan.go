@@ -1,0 +1,94 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"salsa.debian.org/cloud-team/debcloud/generator"
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/image"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+)
+
+func newPlanCommand() *cobra.Command {
+	var selection planFlags
+	var output string
+	c := &cobra.Command{
+		Use:   "plan",
+		Short: "List the images of the matrix",
+		Long: `plan lists which images (release × vendor × arch) a pipeline of a type makes: dev for pushes and merge requests, daily for
+the nightly images, release for what is published from a tested daily, which builds nothing.`,
+		Example: `  debcloud plan --type daily --release trixie
+  debcloud plan --vendor azure --vendor ec2 -o json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := generator.Load(cmd.Context(), selection.config)
+			if err != nil {
+				return err
+			}
+			plan, err := config.Plan(image.UploadType(selection.uploadType), selection.Selection)
+			if err != nil {
+				return err
+			}
+			return printPlan(cmd, plan, output)
+		},
+	}
+	selection.register(c)
+	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	return c
+}
+
+// planFlags are the flags of every command that works on a plan.
+type planFlags struct {
+	generator.Selection
+	uploadType, config string
+}
+
+func (f *planFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&f.uploadType, "type", string(image.Dev), "dev, daily or release")
+	c.Flags().StringArrayVar(&f.Releases, "release", nil, "only this release; may be repeated")
+	c.Flags().StringArrayVar(&f.Vendors, "vendor", nil, "only this vendor; may be repeated")
+	c.Flags().StringArrayVar(&f.Archs, "arch", nil, "only this architecture; may be repeated")
+	c.Flags().StringVar(&f.config, "config", "", "ImageConfig document, .jsonnet, .json or .yaml (default: the built-in matrix)")
+}
+
+func printPlan(cmd *cobra.Command, plan *manifest.Plan, format string) error {
+	switch format {
+	case "json":
+		text, err := manifest.Marshal(plan)
+		if err != nil {
+			return err
+		}
+		_, err = cmd.OutOrStdout().Write(text)
+		return err
+	case "table":
+		if err := writePlanTable(cmd.OutOrStdout(), plan); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%d images of type %s\n", len(plan.Data.Cells), plan.Data.Type)
+		return err
+	}
+	return fault.Inputf("--output %q is neither table nor json", format)
+}
+
+func writePlanTable(w io.Writer, plan *manifest.Plan) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "RELEASE\tID\tVENDOR\tARCH\tBUILD\tSIZE\tUPLOAD")
+	for _, c := range plan.Data.Cells {
+		build, upload := c.BuildType, "-"
+		if !c.Build {
+			build = "-"
+		}
+		if c.Upload {
+			upload = c.Vendor
+		}
+		if c.Upload && c.UploadGroup != "" {
+			upload += " in " + c.UploadGroup
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d GiB\t%s\n", c.Release, c.ReleaseID, c.Vendor, c.Arch, build, c.SizeGB, upload)
+	}
+	return t.Flush()
+}

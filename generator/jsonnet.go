@@ -1,0 +1,139 @@
+package generator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"runtime/metrics"
+	"strings"
+	"time"
+
+	"github.com/google/go-jsonnet"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+)
+
+// Bounds of an evaluation. Today's largest takes 0.1 s and 30 MiB.
+const (
+	maxEvaluation = 20 * time.Second
+	maxHeap       = 512 << 20 // bytes
+	maxStack      = 500       // nested calls
+)
+
+// evaluate runs the Jsonnet file name of fsys and returns JSON. Imports cannot leave fsys. label stands for fsys in messages.
+//
+// go-jsonnet cannot be cancelled: when the context, the time or the memory ends, its goroutine is left behind, and
+// the caller is expected to end the program soon.
+func evaluate(ctx context.Context, fsys fs.FS, label, name string, arguments map[string]string) (string, error) {
+	vm := jsonnet.MakeVM()
+	vm.MaxStack = maxStack
+	vm.Importer(&confinedImporter{fsys: fsys, label: label, cache: map[string]jsonnet.Contents{}})
+	for k, v := range arguments {
+		vm.TLACode(k, v)
+	}
+	type result struct {
+		json string
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		json, err := vm.EvaluateFile(name)
+		done <- result{json, err}
+	}()
+	stop := watch(ctx)
+	defer stop.cancel()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return "", fault.Inputf("%s", strings.TrimSpace(r.err.Error()))
+		}
+		return r.json, nil
+	case err := <-stop.reached:
+		return "", fmt.Errorf("evaluate %s: %w", path.Join(label, name), err)
+	}
+}
+
+type limitWatch struct {
+	reached <-chan error
+	cancel  context.CancelFunc
+}
+
+// watch reports the first of: ctx is done, the evaluation took too long, the heap grew too large.
+func watch(ctx context.Context) limitWatch {
+	ctx, cancel := context.WithCancel(ctx)
+	reached := make(chan error, 1)
+	deadline := time.Now().Add(maxEvaluation)
+	go func() {
+		ticks := time.NewTicker(20 * time.Millisecond)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				reached <- context.Cause(ctx)
+				return
+			case now := <-ticks.C:
+				if now.After(deadline) {
+					reached <- fault.Inputf("it did not end within %s: it seems to loop", maxEvaluation)
+					return
+				}
+				if heap := heapBytes(); heap > maxHeap {
+					reached <- fault.Inputf("it needs more than %d MiB of memory: it seems to loop", maxHeap>>20)
+					return
+				}
+			}
+		}
+	}()
+	return limitWatch{reached, cancel}
+}
+
+func heapBytes() uint64 {
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// confinedImporter imports regular files of one file system only; jsonnet.FileImporter opens any path.
+type confinedImporter struct {
+	fsys  fs.FS
+	label string
+	cache map[string]jsonnet.Contents
+}
+
+// Import implements jsonnet.Importer. What it returns as the place of a file begins with the label.
+func (c *confinedImporter) Import(from, imported string) (jsonnet.Contents, string, error) {
+	inside := imported
+	if from != "" {
+		inside = path.Join(path.Dir(strings.TrimPrefix(from, c.label+"/")), imported)
+	}
+	if path.IsAbs(imported) || !fs.ValidPath(inside) {
+		return jsonnet.Contents{}, "", fmt.Errorf("import %q leaves the folder %q: move the file into it", imported, c.label)
+	}
+	found := c.label + "/" + inside
+	if contents, ok := c.cache[found]; ok {
+		return contents, found, nil
+	}
+	source, err := readBounded(c.fsys, inside)
+	if err != nil {
+		return jsonnet.Contents{}, "", fmt.Errorf("import %q: %w", imported, err)
+	}
+	c.cache[found] = jsonnet.MakeContentsRaw(source)
+	return c.cache[found], found, nil
+}
+
+// readBounded reads a regular file of at most maxFileSize bytes.
+func readBounded(fsys fs.FS, name string) ([]byte, error) {
+	info, err := fs.Stat(fsys, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fault.Inputf("there is no such file")
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fault.Inputf("it is no regular file")
+	case info.Size() > maxFileSize:
+		return nil, fault.Inputf("it has %d bytes, more than the limit of %d", info.Size(), maxFileSize)
+	}
+	return fs.ReadFile(fsys, name)
+}

@@ -1,0 +1,47 @@
+package manifest
+
+import "salsa.debian.org/cloud-team/debcloud/internal/image"
+
+// Plan lists what a pipeline makes: the cells of one upload type.
+type Plan struct {
+	Header
+	Data PlanData `json:"data"`
+}
+
+// PlanData lists cells by vendor, release and architecture, in the order of the matrix.
+type PlanData struct {
+	Type  image.UploadType `json:"type"`
+	Cells []PlanCell       `json:"cells"`
+}
+
+// PlanCell is one cell and what happens to it.
+type PlanCell struct {
+	Release     string `json:"release"`
+	ReleaseID   string `json:"releaseId"`
+	Vendor      string `json:"vendor"`
+	Arch        string `json:"arch"`
+	BuildType   string `json:"buildType"` // dev, official
+	Build       bool   `json:"build"`     // false: an image that was built before is published again
+	SizeGB      int    `json:"sizeGB"`    // of the disk, GiB
+	Upload      bool   `json:"upload"`    // to the vendor's cloud
+	UploadGroup string `json:"uploadGroup,omitempty"`
+	// Classes are the FAI classes in order, without the combinations that the generator derives from them.
+	Classes []string `json:"classes"`
+}
+
+// NewPlan returns an empty plan.
+func NewPlan(t image.UploadType) *Plan {
+	return &Plan{
+		Header: Header{APIVersion: APIVersion, Kind: "Plan", Metadata: Metadata{Labels: map[string]string{LabelUploadType: string(t)}}},
+		Data:   PlanData{Type: t, Cells: []PlanCell{}},
+	}
+}
+
+// ReadPlan reads a Plan document and checks its schema.
+func ReadPlan(path string) (*Plan, error) {
+	p := new(Plan)
+	if err := read(path, "Plan", p, &p.Header); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
