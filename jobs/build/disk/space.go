@@ -1,0 +1,65 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+)
+
+// demandSpace refuses a tree that does not fit into its partition, and an output file system that cannot hold the image.
+func demandSpace(ctx context.Context, tree string, l *Layout, path string) error {
+	u, err := measure(tree)
+	if err != nil {
+		return err
+	}
+	root := l.of(roleRoot)
+	if room := roomOf(root.Size); u.bytes > room || u.inodes > root.Size/bytesPerInode {
+		return fault.WithHint(
+			fault.Inputf("the tree needs %s and %d inodes, a root partition of %s holds %s and %d",
+				mebibytes(u.bytes), u.inodes, mebibytes(root.Size), mebibytes(max(room, 0)), root.Size/bytesPerInode),
+			"give the vendor a larger disk in the matrix, or install less")
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
+		return fault.Inputf("the image cannot be written: %w", err)
+	}
+	need, free := u.bytes+u.inodes*256+imageOverhead, int64(st.Bavail)*st.Bsize
+	if need > free {
+		return fault.WithHint(
+			fault.Outsidef("the image needs about %s, %s has %s free", mebibytes(need), filepath.Dir(path), mebibytes(free)),
+			"free space there, or choose another output directory")
+	}
+	return ctx.Err()
+}
+
+// imageOverhead is what an image takes besides its files: boot loaders, group descriptors, bitmaps.
+const imageOverhead = 24 << 20
+
+// roomOf estimates how many bytes of files an ext4 file system of size bytes holds: what its inode tables, its
+// journal (libext2fs, ext2fs_default_journal_size) and its descriptors leave.
+func roomOf(size int64) int64 {
+	journal := int64(1024)
+	for blocks, j := range map[int64]int64{32768: 4096, 262144: 8192, 524288: 16384, 1 << 22: 32768, 1 << 23: 65536, 1 << 24: 131072, 1 << 25: 262144} {
+		if size/blockSize >= blocks {
+			journal = max(journal, j)
+		}
+	}
+	return size - size/bytesPerInode*256 - journal*blockSize - size/100
+}
+
+// full turns what the system and the tools say when the output's file system is full into a sentence.
+func full(err error, path string) error {
+	var tool *toolError
+	said := errors.As(err, &tool) && strings.Contains(tool.output, syscall.ENOSPC.Error())
+	if said || errors.Is(err, syscall.ENOSPC) {
+		return fault.WithHint(fault.Outsidef("no space is left in %s for the image: %w", filepath.Dir(path), err),
+			"free space there, or choose another output directory")
+	}
+	return err
+}
