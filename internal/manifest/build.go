@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,16 +74,11 @@ func Base(buildPath string) string { return strings.TrimSuffix(buildPath, ".buil
 
 // VerifyImage reads the raw image beside the Build document at buildPath and compares its size and digest
 // with the document. It returns the image's path. The error says in which of them they differ.
-func (b *Build) VerifyImage(buildPath string) (string, error) {
+func (b *Build) VerifyImage(ctx context.Context, buildPath string) (string, error) {
 	path := b.ImagePath(buildPath)
-	f, err := os.Open(path)
+	info, err := os.Stat(path)
 	if err != nil {
 		return "", fault.Inputf("the image of %s cannot be read: %w", buildPath, err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
 	}
 	if info.Size() != b.Data.Image.Size {
 		return "", fault.Inputf("image %s has %d bytes where its build document says %d: it was truncated or altered; build it again", path, info.Size(), b.Data.Image.Size)
@@ -91,7 +87,7 @@ func (b *Build) VerifyImage(buildPath string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	got, err := DigestOf(f)
+	got, err := DigestOfFile(ctx, path)
 	if err != nil {
 		return "", err
 	}

@@ -122,6 +122,21 @@ func Marshal(document any) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// MarshalSorted is Marshal with the keys of every object sorted, ours among upstream's, as published manifests have them.
+func MarshalSorted(document any) ([]byte, error) {
+	text, err := json.Marshal(document)
+	if err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // a float64 would round sizes
+	var sorted any
+	if err := d.Decode(&sorted); err != nil {
+		return nil, err
+	}
+	return Marshal(sorted)
+}
+
 // read decodes the document of the given kind from path into document, whose header is header.
 func read(path, kind string, document any, header *Header) error {
 	text, err := os.ReadFile(path)
