@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing/fstest"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
@@ -50,7 +49,7 @@ const builtIn = "vmimages/matrix.jsonnet"
 // Errors are of kind Input and name the file, the line where the format can tell it, and the value.
 func Load(ctx context.Context, path string) (*Config, error) {
 	if path == "" {
-		return loadJsonnet(ctx, fstest.MapFS{"matrix.jsonnet": {Data: []byte(vmimages.Matrix)}}, "vmimages", "matrix.jsonnet")
+		return loadJsonnet(ctx, vmimages.Matrix, "vmimages", "matrix.jsonnet")
 	}
 	root, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {

@@ -153,6 +153,9 @@ func (p *jsonParser) here() int {
 func (p *jsonParser) located(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errors.New("the text ends too early")
+		if p.lines {
+			return fmt.Errorf("line %d: %w", 1+bytes.Count(bytes.TrimRight(p.source, "\n"), []byte("\n")), err)
+		}
 	}
 	if line := p.here(); line > 0 {
 		return fmt.Errorf("line %d: %w", line, err)

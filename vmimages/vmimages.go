@@ -1,9 +1,9 @@
 // Package vmimages holds, as data, which images exist and what is in them.
 package vmimages
 
-import _ "embed"
+import "embed"
 
-// Matrix is the built-in ImageConfig document, as Jsonnet.
+// Matrix holds matrix.jsonnet, the built-in ImageConfig document.
 //
 //go:embed matrix.jsonnet
-var Matrix string
+var Matrix embed.FS
