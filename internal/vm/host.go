@@ -2,64 +2,281 @@ package vm
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/xml"
 	"errors"
-	"io"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
-var errSoon = errors.New("not yet written")
-
 // Host runs domains.
-type Host struct{}
+type Host struct {
+	options Options
+	accel   Accel
+	reason  string // why not KVM
+	run     string // our directory of short paths
+	cache   string
+	conn    *connection
+	daemon  *daemon // nil: the daemon is not ours
+
+	mu      sync.Mutex
+	domains map[*Domain]struct{}
+	closed  bool
+}
 
 // Open connects to libvirt and clears away what killed processes left behind. The error says which package is missing
 // where one is.
-func Open(ctx context.Context, o Options) (*Host, error) { return nil, errSoon }
+func Open(ctx context.Context, o Options) (*Host, error) {
+	if err := need("qemu-system-x86_64", "qemu-img"); err != nil {
+		return nil, err
+	}
+	h := &Host{options: o, domains: make(map[*Domain]struct{})}
+	if h.options.Dir == "" {
+		h.options.Dir = os.TempDir()
+	}
+	var err error
+	if h.options.Dir, err = filepath.Abs(h.options.Dir); err != nil {
+		return nil, err
+	}
+	sweepDirectories(h.options.Dir)
+	if err := h.makeDirectories(); err != nil {
+		return nil, err
+	}
+	h.chooseAccelerator(ctx)
+	if err := h.connect(ctx); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	if err := h.sweepDomains(ctx); err != nil {
+		return nil, errors.Join(err, h.Close())
+	}
+	return h, nil
+}
+
+// runRoot holds one directory for each Host of this machine. It is on a file system that a reboot empties.
+func runRoot() string {
+	if os.Geteuid() == 0 {
+		return "/run/debcloud"
+	}
+	return filepath.Join(os.TempDir(), fmt.Sprintf("debcloud-%d", os.Geteuid()))
+}
+
+func (h *Host) makeDirectories() error {
+	cache, err := os.UserCacheDir()
+	if err != nil { // no HOME, as in a bare system unit
+		cache = "/var/cache"
+	}
+	h.cache = filepath.Join(cache, "debcloud", "vm")
+	if err := os.MkdirAll(h.cache, 0o755); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(runRoot(), 0o700); err != nil {
+		return err
+	}
+	if h.run, err = os.MkdirTemp(runRoot(), "vm-"); err != nil {
+		return err
+	}
+	return h.writeRecord()
+}
+
+func (h *Host) writeRecord() error {
+	r := record{Owner: thisProcess()}
+	if h.daemon != nil {
+		r.Daemon = h.daemon.process
+	}
+	for d := range h.domains {
+		r.Domains = append(r.Domains, d.files.dir)
+	}
+	return r.write(h.run)
+}
+
+func (h *Host) chooseAccelerator(ctx context.Context) {
+	h.accel, h.reason = TCG, "asked for"
+	if h.options.Emulated {
+		return
+	}
+	v := rememberedProbe(ctx, h.cache)
+	if v.KVM {
+		h.accel, h.reason = KVM, ""
+		return
+	}
+	h.reason = v.Reason
+	slog.WarnContext(ctx, "guests run without KVM, many times slower", "reason", v.Reason)
+}
 
 // Accelerator says how this host's guests are executed. KVM is believed only after a guest has really run on it; the
 // answer is kept until the host reboots.
-func (h *Host) Accelerator(ctx context.Context) Accel { return TCG }
+func (h *Host) Accelerator() Accel { return h.accel }
+
+// connect finds the daemon that the options ask for.
+func (h *Host) connect(ctx context.Context) error {
+	var err error
+	if h.options.URI != "" {
+		h.conn, err = dial(ctx, h.options.URI)
+		return err
+	}
+	if !h.options.Private && systemDaemonListens() {
+		if h.conn, err = dial(ctx, "qemu:///system"); err == nil {
+			return nil
+		}
+		slog.InfoContext(ctx, "the system's libvirtd does not answer, starting a private one", "error", err)
+	}
+	h.daemon, err = startDaemon(h.run, filepath.Join(h.cache, "libvirt"), h.accel)
+	if err != nil {
+		return err
+	}
+	if err := h.writeRecord(); err != nil {
+		return err
+	}
+	h.conn, err = h.daemon.dial(ctx)
+	return err
+}
+
+// systemDaemonListens looks for a socket with somebody behind it: a dead one's file stays.
+func systemDaemonListens() bool {
+	for _, name := range []string{"libvirt-sock", "virtqemud-sock"} {
+		c, err := net.DialTimeout("unix", "/run/libvirt/"+name, time.Second)
+		if err == nil {
+			_ = c.Close()
+			return true
+		}
+	}
+	return false
+}
+
+// sweepDirectories removes what Hosts of dead processes left in the run directory and in dir.
+func sweepDirectories(dir string) {
+	for _, pattern := range []string{filepath.Join(runRoot(), "vm-*"), filepath.Join(dir, domainDirPrefix+"*")} {
+		found, _ := filepath.Glob(pattern)
+		for _, d := range found {
+			r, err := readRecord(d)
+			if err != nil || r.Owner.runs() {
+				// Without a record it is just being made, or not ours: keep it for a while.
+				if info, err2 := os.Stat(d); err == nil || err2 != nil || time.Since(info.ModTime()) < time.Hour {
+					continue
+				}
+			}
+			slog.Info("removing what a killed process left", "directory", d, "pid", r.Owner.PID)
+			r.Daemon.kill()
+			for _, sub := range r.Domains {
+				removeDomainDir(sub)
+			}
+			_ = os.RemoveAll(d)
+		}
+	}
+}
+
+// removeDomainDir refuses a path that is not one of ours, whatever a record says.
+func removeDomainDir(dir string) {
+	if strings.HasPrefix(filepath.Base(dir), domainDirPrefix) {
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// sweepDomains destroys domains whose owner is dead. A private daemon has none.
+func (h *Host) sweepDomains(ctx context.Context) error {
+	if h.daemon != nil {
+		return nil
+	}
+	all, err := h.conn.metadata(ctx, metadataNamespace)
+	if err != nil {
+		return err
+	}
+	for name, text := range all {
+		var m metadata
+		if err := xml.Unmarshal([]byte(text), &m); err != nil || m.runs() {
+			continue
+		}
+		slog.InfoContext(ctx, "destroying a domain that a killed process left", "domain", name, "pid", m.PID)
+		if err := h.conn.destroy(ctx, name); err != nil {
+			return err
+		}
+		removeDomainDir(m.Dir)
+	}
+	return nil
+}
 
 // Start defines a domain on an overlay of the image and powers it on. Destroy it when done, also if ctx has ended.
-func (h *Host) Start(ctx context.Context, s Spec) (*Domain, error) { return nil, errSoon }
+func (h *Host) Start(ctx context.Context, s Spec) (*Domain, error) {
+	s = s.withDefaults()
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	d, err := h.newDomain(s)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.powerOn(ctx); err != nil {
+		if said := d.lastWords(); said != "" {
+			err = fmt.Errorf("%w; QEMU said: %s", err, said)
+		}
+		return nil, errors.Join(fmt.Errorf("virtual machine %s does not start: %w", s.Name, err), d.Destroy(ctx))
+	}
+	slog.InfoContext(ctx, "virtual machine started", "domain", d.name, "firmware", s.Firmware, "accelerator", h.accel, "image", s.Image)
+	slog.DebugContext(ctx, "the same machine without libvirt", "command", d.CommandLine())
+	return d, nil
+}
+
+func (h *Host) newDomain(s Spec) (*Domain, error) {
+	dir, err := os.MkdirTemp(h.options.Dir, domainDirPrefix)
+	if err != nil {
+		return nil, fault.Inputf("no place for an overlay: %w", err)
+	}
+	suffix := strings.ToLower(rand.Text()[:6])
+	d := &Domain{
+		host:  h,
+		spec:  s,
+		name:  "debcloud-" + s.Name + "-" + suffix,
+		files: files{dir: dir, console: filepath.Join(h.run, suffix+".sock")},
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		_ = os.RemoveAll(dir)
+		return nil, errors.New("the host is closed")
+	}
+	h.domains[d] = struct{}{}
+	return d, errors.Join(record{Owner: thisProcess()}.write(dir), h.writeRecord())
+}
+
+func (h *Host) forget(d *Domain) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.domains, d)
+	if !h.closed {
+		_ = h.writeRecord()
+	}
+}
 
 // Close destroys the domains that are left and stops the daemons that Open started. It may be called twice.
-func (h *Host) Close() error { return errSoon }
-
-// Domain is one virtual machine, powered on.
-type Domain struct{}
-
-// Name is the domain's name in libvirt.
-func (d *Domain) Name() string { return "" }
-
-// String names the domain and how it runs in one line, for a log.
-func (d *Domain) String() string { return "" }
-
-// CommandLine is a shell command that runs the same machine without libvirt.
-func (d *Domain) CommandLine() string { return "" }
-
-// Console returns what the serial console printed so far.
-func (d *Domain) Console() []byte { return nil }
-
-// OpenConsole attaches to the serial console: reads give what is printed from the first byte on, then wait for more; writes are
-// keystrokes. Several may be open at once. The reader ends with io.EOF when the domain has stopped, with ctx's error
-// when ctx ends.
-func (d *Domain) OpenConsole(ctx context.Context) (io.ReadWriteCloser, error) { return nil, errSoon }
-
-// State says whether the domain runs.
-func (d *Domain) State() State { return Stopped }
-
-// Stopped is closed when the domain has stopped.
-func (d *Domain) Stopped() <-chan struct{} { return nil }
-
-// Wait returns when the domain has stopped (nil) or ctx has ended (its error).
-func (d *Domain) Wait(ctx context.Context) error { return errSoon }
-
-// Shutdown presses the power button and waits until the domain has stopped or ctx has ended.
-func (d *Domain) Shutdown(ctx context.Context) error { return errSoon }
-
-// Reset restarts the machine as its reset button does: the guest is not asked.
-func (d *Domain) Reset(ctx context.Context) error { return errSoon }
-
-// Destroy cuts the power and removes the overlay and everything else that belongs to the domain. It may be called
-// twice, and works after ctx has ended.
-func (d *Domain) Destroy(ctx context.Context) error { return nil }
+func (h *Host) Close() error {
+	h.mu.Lock()
+	if h.closed {
+		h.mu.Unlock()
+		return nil
+	}
+	h.closed = true
+	var left []*Domain
+	for d := range h.domains {
+		left = append(left, d)
+	}
+	h.mu.Unlock()
+	var errs []error
+	for _, d := range left {
+		errs = append(errs, d.Destroy(context.Background()))
+	}
+	if h.conn != nil {
+		h.conn.close()
+	}
+	if h.daemon != nil {
+		errs = append(errs, h.daemon.stop())
+	}
+	return errors.Join(append(errs, os.RemoveAll(h.run))...)
+}
