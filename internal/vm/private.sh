@@ -55,4 +55,4 @@ cat >/etc/libvirt/qemu.conf <<-'END'
 	max_core = 0
 END
 # libvirt waits for each helper's zombie: the first process has to reap, at once.
-exec tini -s -- libvirtd -f /etc/libvirt/libvirtd.conf
+exec tini -s -- libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
