@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
@@ -39,8 +38,8 @@ func (c *Config) cells() iter.Seq[image.Cell] {
 	}
 }
 
-// Plan lists the cells of one upload type that the selection leaves. A name in the selection that is not declared, or
-// that leaves no cell, is an input error that says why.
+// Plan lists the cells of one upload type that the selection leaves. A name in the selection that is not declared is an
+// input error. Where no cell is left, the plan says why.
 func (c *Config) Plan(t image.UploadType, s Selection) (*manifest.Plan, error) {
 	public, err := find("type", string(t), c.publicTypes, func(p publicType) string { return string(p.name) })
 	if err != nil {
@@ -60,7 +59,7 @@ func (c *Config) Plan(t image.UploadType, s Selection) (*manifest.Plan, error) {
 		}
 	}
 	if len(plan.Data.Cells) == 0 {
-		return plan, c.whyEmpty(public, s)
+		plan.Data.Why = c.whyEmpty(public, s)
 	}
 	return plan, nil
 }
@@ -102,16 +101,16 @@ func (c *Config) checkSelection(s Selection) error {
 }
 
 // whyEmpty explains a plan without cells. Where the selection names a single cell, its rule is the reason.
-func (c *Config) whyEmpty(public publicType, s Selection) error {
-	if len(s.Releases) == 1 && len(s.Vendors) == 1 && len(s.Archs) == 1 {
-		cell, err := c.Cell(s.Releases[0], s.Vendors[0], s.Archs[0])
-		if err != nil {
-			return err
-		}
-		verdict := judge(public.rules, cell)
-		return fault.Inputf("there is no image %s of type %s: %s", cell, public.name, verdict.why(fmt.Sprintf("type %q", public.name), cell.String(), public.rules))
+func (c *Config) whyEmpty(public publicType, s Selection) string {
+	if len(s.Releases) != 1 || len(s.Vendors) != 1 || len(s.Archs) != 1 {
+		return fmt.Sprintf("no image of type %s matches%s", public.name, s)
 	}
-	return fault.Inputf("no image of type %s matches%s", public.name, s)
+	cell, err := c.Cell(s.Releases[0], s.Vendors[0], s.Archs[0])
+	if err != nil {
+		return err.Error()
+	}
+	verdict := judge(public.rules, cell)
+	return fmt.Sprintf("there is no image %s of type %s: %s", cell, public.name, verdict.why(fmt.Sprintf("type %q", public.name), cell.String(), public.rules))
 }
 
 // String returns the selection as the flags that make it.

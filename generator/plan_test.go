@@ -112,6 +112,9 @@ func TestSelection(t *testing.T) {
 		{"a type that does not exist", "weekly", Selection{}, 0, `unknown type "weekly": it is none of dev, daily, release`},
 	} {
 		plan, err := c.Plan(row.uploadType, row.selection)
+		if err == nil {
+			err = plan.DemandCells()
+		}
 		if row.err != "" {
 			wantInput(t, row.summary, err, row.err)
 		} else if err != nil {

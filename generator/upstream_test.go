@@ -198,3 +198,98 @@ func TestClasses(t *testing.T) {
 		t.Errorf("%d classes of type dev, want %d", got, want)
 	}
 }
+
+// TestUpstreamLayout compares whole pipelines, as parsed JSON.
+func TestUpstreamLayout(t *testing.T) {
+	for uploadType, name := range map[image.UploadType]string{image.Dev: "generated.yml", image.Daily: "generated-daily.yml", image.Published: "generated-release.yml"} {
+		source, err := os.ReadFile(upstream(t, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want map[string]any
+		if err := yaml.Unmarshal(source, &want); err != nil {
+			t.Fatal(err)
+		}
+		for _, config := range []string{"", upstream(t, "image.yaml")} {
+			plan, err := load(t, config).Plan(uploadType, Selection{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := Upstream(plan)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got map[string]any
+			if err := json.Unmarshal(text, &got); err != nil {
+				t.Fatal(err)
+			}
+			for key := range maps.Keys(want) {
+				if a, b := compact(t, got[key]), compact(t, want[key]); a != b {
+					t.Errorf("config %q, %s: job %q\ngot  %s\nwant %s", config, name, key, a, b)
+				}
+			}
+			if len(got) != len(want) {
+				t.Errorf("config %q, %s: %d keys, want %d", config, name, len(got), len(want))
+			}
+		}
+	}
+}
+
+// TestUpstreamLayoutFollowsConfig changes the configuration and looks at what upstream's rules make of it.
+func TestUpstreamLayoutFollowsConfig(t *testing.T) {
+	for _, row := range []struct{ summary, types, uploadType, job, want string }{
+		{"a group serialises any vendor's uploads", "{matchVendors: [ec2], op: EnableUpload, uploadGroup: g}", "daily", "ec2 trixie amd64 upload",
+			`{"extends":".ec2 upload","needs":[{"job":"ec2 trixie amd64 build","optional":false}],"resource_group":"ec2 group-g upload","rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_ARCH":"amd64","CLOUD_RELEASE":"trixie","CLOUD_UPLOAD_GROUP":"g","CLOUD_VENDOR":"ec2"}}`},
+		{"its post-upload is the group's", "{matchVendors: [ec2], op: EnableUpload, uploadGroup: g}", "daily", "ec2 group-g postupload",
+			`{"extends":".ec2 postupload","needs":[{"job":"ec2 trixie amd64 build","optional":false},{"job":"ec2 trixie amd64 upload","optional":true},{"job":"ec2 trixie arm64 build","optional":false},{"job":"ec2 trixie arm64 upload","optional":true}],"rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_UPLOAD_GROUP":"g"}}`},
+		{"without a group there is no queue", "{matchVendors: [azure], op: EnableUpload}", "release", "azure trixie arm64 upload",
+			`{"extends":".azure upload","needs":[],"rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_ARCH":"arm64","CLOUD_RELEASE":"trixie","CLOUD_VENDOR":"azure"}}`},
+		{"a group on images that are not uploaded is still told to the build", "{matchVendors: [ec2], uploadGroup: g}", "daily", "ec2 trixie amd64 build",
+			`{"extends":".build","rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_ARCH":"amd64","CLOUD_RELEASE":"trixie","CLOUD_UPLOAD_GROUP":"g","CLOUD_VENDOR":"ec2"}}`},
+		{"a release of which nothing is uploaded to a cloud is published all the same", "{matchVendors: [ec2]}", "release", "trixie upload",
+			`{"extends":".upload","needs":[],"rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_RELEASE":"trixie"}}`},
+	} {
+		c, err := parse("c.yaml", []byte(small+"- name: "+row.uploadType+"\n  matches:\n  - "+row.types+"\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan, err := c.Plan(image.UploadType(row.uploadType), Selection{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := Upstream(plan)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got map[string]any
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if a := compact(t, got[row.job]); a != row.want {
+			t.Errorf("%s: job %q\ngot  %s\nwant %s", row.summary, row.job, a, row.want)
+		}
+	}
+}
+
+func TestUpstreamLayoutRefuses(t *testing.T) {
+	big, err := parse("big.yaml", []byte(synthetic(2000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	daily, err := big.Plan(image.Daily, Selection{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Upstream(daily)
+	wantInput(t, "too many needs", err, `job "vendor0 postupload" needs 1000 jobs, but GitLab allows 50`)
+	c, err := parse("c.yaml", []byte(strings.Replace(small, "- name: dev\n", "- name: dev\n  matches: [{op: EnableUpload}]\n", 1)))
+	if err != nil && strings.Contains(err.Error(), "missing") {
+		t.Fatal(err)
+	}
+	dev, err := c.Plan(image.Dev, Selection{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Upstream(dev)
+	wantInput(t, "dev uploads", err, `trixie azure amd64 is uploaded by type "dev"`)
+}

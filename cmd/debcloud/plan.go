@@ -33,6 +33,9 @@ the nightly images, release for what is published from a tested daily, which bui
 			if err != nil {
 				return err
 			}
+			if err := plan.DemandCells(); err != nil {
+				return err
+			}
 			return printPlan(cmd, plan, output)
 		},
 	}

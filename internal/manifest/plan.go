@@ -1,6 +1,9 @@
 package manifest
 
-import "salsa.debian.org/cloud-team/debcloud/internal/image"
+import (
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/image"
+)
 
 // Plan lists what a pipeline makes: the cells of one upload type.
 type Plan struct {
@@ -12,6 +15,7 @@ type Plan struct {
 type PlanData struct {
 	Type  image.UploadType `json:"type"`
 	Cells []PlanCell       `json:"cells"`
+	Why   string           `json:"why,omitempty"` // why there are no cells
 }
 
 // PlanCell is one cell and what happens to it.
@@ -44,4 +48,12 @@ func ReadPlan(path string) (*Plan, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// DemandCells returns an input error that says why the plan has no cells, if it has none.
+func (p *Plan) DemandCells() error {
+	if len(p.Data.Cells) == 0 {
+		return fault.Inputf("%s", p.Data.Why)
+	}
+	return nil
 }
