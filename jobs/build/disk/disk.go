@@ -39,11 +39,11 @@ func Write(ctx context.Context, s Spec, path string) (*Layout, error) {
 	if err := demandFiles(s.Tree, s.Arch); err != nil {
 		return nil, err
 	}
-	task.Say("configuring GRUB")
-	if err := configure(ctx, s.Tree, layout); err != nil {
+	if err := demandSpace(ctx, s.Tree, layout, path); err != nil {
 		return nil, err
 	}
-	if err := demandSpace(ctx, s.Tree, layout, path); err != nil {
+	task.Say("configuring GRUB")
+	if err := configure(ctx, s.Tree, layout); err != nil {
 		return nil, err
 	}
 	partial := path + ".partial" // a fixed name, so that what a killed run left is overwritten by the next

@@ -19,11 +19,11 @@ func demandSpace(ctx context.Context, tree string, l *Layout, path string) error
 		return err
 	}
 	root := l.of(roleRoot)
-	if room := roomOf(root.Size); u.bytes > room || u.inodes > root.Size/bytesPerInode {
+	if room := roomOf(root.Size) - bootFiles; u.bytes > room || u.inodes > root.Size/bytesPerInode {
 		return fault.WithHint(
 			fault.Inputf("the tree needs %s and %d inodes, a root partition of %s holds %s and %d",
 				mebibytes(u.bytes), u.inodes, mebibytes(root.Size), mebibytes(max(room, 0)), root.Size/bytesPerInode),
-			"give the vendor a larger disk in the matrix, or install less")
+			tooLarge)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
@@ -38,8 +38,13 @@ func demandSpace(ctx context.Context, tree string, l *Layout, path string) error
 	return ctx.Err()
 }
 
-// imageOverhead is what an image takes besides its files: boot loaders, group descriptors, bitmaps.
-const imageOverhead = 24 << 20
+const tooLarge = "give the vendor a larger disk in the matrix, or install less"
+
+// imageOverhead is what an image takes besides the tree as it comes: boot loaders, group descriptors, bitmaps.
+const imageOverhead = 40 << 20
+
+// bootFiles is what Write itself adds to the tree, GRUB's modules above all.
+const bootFiles = 8 << 20
 
 // roomOf estimates how many bytes of files an ext4 file system of size bytes holds: what its inode tables, its
 // journal (libext2fs, ext2fs_default_journal_size) and its descriptors leave.
@@ -53,10 +58,13 @@ func roomOf(size int64) int64 {
 	return size - size/bytesPerInode*256 - journal*blockSize - size/100
 }
 
-// full turns what the system and the tools say when the output's file system is full into a sentence.
+// full turns what the system and the tools say when a file system is full, the output's or the image's, into a sentence.
 func full(err error, path string) error {
 	var tool *toolError
-	said := errors.As(err, &tool) && strings.Contains(tool.output, syscall.ENOSPC.Error())
+	said := errors.As(err, &tool) && strings.Contains(strings.ToLower(tool.output), syscall.ENOSPC.Error())
+	if tool != nil && strings.Contains(tool.output, "Could not allocate") { // libext2fs: no free block or inode
+		return fault.WithHint(fault.Inputf("the tree does not fit into the disk: %w", err), tooLarge)
+	}
 	if said || errors.Is(err, syscall.ENOSPC) {
 		return fault.WithHint(fault.Outsidef("no space is left in %s for the image: %w", filepath.Dir(path), err),
 			"free space there, or choose another output directory")
