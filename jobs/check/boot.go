@@ -56,10 +56,11 @@ func kernel(ctx context.Context, s *subject, f *findings) error {
 				f.wrongf("/%s is absent or empty", name)
 			}
 		}
-		for _, file := range []string{"-" + release, "initrd.img-" + release} {
-			if grub != "" && !strings.Contains(grub, file) {
-				f.wrongf("/boot/grub/grub.cfg does not name %s", strings.TrimPrefix(file, "-"))
-			}
+		if booted := strings.Contains(grub, "/vmlinuz-"+release) || strings.Contains(grub, "/vmlinux-"+release); grub != "" && !booted {
+			f.wrongf("/boot/grub/grub.cfg does not name kernel %s", release)
+		}
+		if grub != "" && !strings.Contains(grub, "/initrd.img-"+release) {
+			f.wrongf("/boot/grub/grub.cfg does not name initrd.img-%s", release)
 		}
 	}
 	if want := s.build.Data.Versions["kernel"]; want != "" && !slices.Contains(releases, want) {

@@ -67,14 +67,15 @@ func selection(numbers []int) ([]check, error) {
 	if len(numbers) == 0 {
 		return catalogue, nil
 	}
-	selected := []check{catalogue[0]}
 	for _, n := range numbers {
-		i := slices.IndexFunc(catalogue, func(c check) bool { return c.number == n })
-		if i < 0 {
+		if n < 0 || n >= len(catalogue) {
 			return nil, fault.WithHint(fault.Inputf("there is no check %d of the file system", n), "debcloud check --list shows them all")
 		}
-		if n != 0 && !slices.Contains(numbers[:slices.Index(numbers, n)], n) {
-			selected = append(selected, catalogue[i])
+	}
+	var selected []check
+	for _, c := range catalogue {
+		if c.number == 0 || slices.Contains(numbers, c.number) {
+			selected = append(selected, c)
 		}
 	}
 	return selected, nil
