@@ -23,15 +23,18 @@ const (
 )
 
 // evaluate runs the Jsonnet file name of fsys and returns JSON. Imports cannot leave fsys. label stands for fsys in messages.
+// With an argument, which is JSON, the file has to be a function of it.
 //
 // go-jsonnet cannot be cancelled: when the context, the time or the memory ends, its goroutine is left behind, and
 // the caller is expected to end the program soon.
-func evaluate(ctx context.Context, fsys fs.FS, label, name string, arguments map[string]string) (string, error) {
+func evaluate(ctx context.Context, fsys fs.FS, label, name, argument string) (string, error) {
 	vm := jsonnet.MakeVM()
 	vm.MaxStack = maxStack
 	vm.Importer(&confinedImporter{fsys: fsys, label: label, cache: map[string]jsonnet.Contents{}})
-	for k, v := range arguments {
-		vm.TLACode(k, v)
+	program := fmt.Sprintf("import %q", name)
+	if argument != "" {
+		program = fmt.Sprintf("function(argument) (%s)(std.parseJson(argument))", program)
+		vm.TLAVar("argument", argument)
 	}
 	type result struct {
 		json string
@@ -39,7 +42,7 @@ func evaluate(ctx context.Context, fsys fs.FS, label, name string, arguments map
 	}
 	done := make(chan result, 1)
 	go func() {
-		json, err := vm.EvaluateFile(name)
+		json, err := vm.EvaluateAnonymousSnippet("<debcloud>", program)
 		done <- result{json, err}
 	}()
 	stop := watch(ctx)

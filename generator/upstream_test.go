@@ -147,7 +147,7 @@ func TestMatrixIsUpstreams(t *testing.T) {
 }
 
 func evaluateMatrix(ctx context.Context) (string, error) {
-	return evaluate(ctx, vmimages.Matrix, "vmimages", "matrix.jsonnet", nil)
+	return evaluate(ctx, vmimages.Matrix, "vmimages", "matrix.jsonnet", "")
 }
 
 func compact(t *testing.T, v any) string {
@@ -215,12 +215,12 @@ func TestUpstreamLayout(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			text, err := Upstream(plan)
+			p, err := Upstream(plan)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got map[string]any
-			if err := json.Unmarshal(text, &got); err != nil {
+			if err := json.Unmarshal(p.Files[0].JSON, &got); err != nil {
 				t.Fatal(err)
 			}
 			for key := range maps.Keys(want) {
@@ -257,12 +257,12 @@ func TestUpstreamLayoutFollowsConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text, err := Upstream(plan)
+		p, err := Upstream(plan)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got map[string]any
-		if err := json.Unmarshal(text, &got); err != nil {
+		if err := json.Unmarshal(p.Files[0].JSON, &got); err != nil {
 			t.Fatal(err)
 		}
 		if a := compact(t, got[row.job]); a != row.want {

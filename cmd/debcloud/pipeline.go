@@ -1,6 +1,10 @@
 package main
 
 import (
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
 	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
@@ -12,16 +16,25 @@ import (
 
 func newPipelineCommand() *cobra.Command {
 	var selection planFlags
-	var output, layout string
+	var options pipelineOptions
 	c := &cobra.Command{
 		Use:   "pipeline",
 		Short: "Generate a GitLab child pipeline",
 		Long: `pipeline lays the jobs of a plan out as a GitLab child pipeline, JSON, which is YAML.
 
+Layout debcloud builds, checks and boots each image; dailies are published, tested on their cloud and promoted, all of a
+release or none; a release promotes the daily that --version names and builds nothing. --templates overlays the job
+templates, see templates/README.md. A pipeline beyond GitLab's limits is split: beside FILE.yml lie FILE.1.yml and so on.
+
 Layout upstream is what the team's present generator makes, for its present .gitlab-ci.yml.`,
-		Example: `  debcloud pipeline --type daily --layout upstream --config image.yaml -o generated-daily.yml`,
-		Args:    cobra.NoArgs,
+		Example: `  debcloud pipeline --type daily -o child-pipeline.yml
+  debcloud pipeline --type release --version 20260814-2204 --release trixie -o child-pipeline.yml
+  debcloud pipeline --type daily --layout upstream --config image.yaml -o generated-daily.yml`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// Evaluation makes much garbage: collect it when there is some, not when the heap has doubled from nothing.
+			debug.SetGCPercent(-1)
+			debug.SetMemoryLimit(48 << 20)
 			config, err := generator.Load(cmd.Context(), selection.config)
 			if err != nil {
 				return err
@@ -30,32 +43,58 @@ Layout upstream is what the team's present generator makes, for its present .git
 			if err != nil {
 				return err
 			}
-			pipeline, err := layOut(plan, layout)
+			pipeline, err := options.layOut(cmd, plan)
 			if err != nil {
 				return err
 			}
-			return writeResult(cmd, output, pipeline)
+			return options.write(cmd, pipeline)
 		},
 	}
 	selection.register(c)
-	c.Flags().StringVarP(&output, "output", "o", "", "file to write (default: standard output)")
-	c.Flags().StringVar(&layout, "layout", "upstream", "upstream")
+	options.register(c)
 	return c
 }
 
-func layOut(plan *manifest.Plan, layout string) ([]byte, error) {
-	switch layout {
-	case "upstream":
-		return generator.Upstream(plan)
-	}
-	return nil, fault.Inputf("--layout %q is not upstream", layout)
+type pipelineOptions struct{ output, layout, templates, version string }
+
+func (o *pipelineOptions) register(c *cobra.Command) {
+	c.Flags().StringVarP(&o.output, "output", "o", "", "file to write (default: standard output)")
+	c.Flags().StringVar(&o.layout, "layout", "debcloud", "debcloud or upstream")
+	c.Flags().StringVar(&o.templates, "templates", "", "folder with job templates that go before the built-in ones")
+	c.Flags().StringVar(&o.version, "version", "", "the tested daily version that a release promotes, YYYYMMDD-N")
 }
 
-// writeResult writes to a file by rename, or to standard output where file is "".
-func writeResult(cmd *cobra.Command, file string, text []byte) error {
-	if file != "" {
-		return renameio.WriteFile(file, text, 0o644)
+func (o *pipelineOptions) layOut(cmd *cobra.Command, plan *manifest.Plan) (*generator.Pipeline, error) {
+	if o.layout == "upstream" {
+		return generator.Upstream(plan)
 	}
-	_, err := cmd.OutOrStdout().Write(text)
-	return err
+	if o.layout != "debcloud" {
+		return nil, fault.Inputf("--layout %q is neither debcloud nor upstream", o.layout)
+	}
+	layout := generator.Layout{Templates: o.templates, PartName: strings.TrimSuffix(filepath.Base(o.output), filepath.Ext(o.output))}
+	if o.version != "" {
+		version, err := image.ParseVersion(o.version)
+		if err != nil {
+			return nil, err
+		}
+		layout.Version = version
+	}
+	return layout.Lay(cmd.Context(), plan)
+}
+
+// write puts the first file where the user wants it and the others beside it, the first last, because it names the others.
+func (o *pipelineOptions) write(cmd *cobra.Command, p *generator.Pipeline) error {
+	if o.output == "" {
+		if len(p.Files) > 1 {
+			return fault.WithHint(fault.Inputf("the pipeline has %d files, too many for standard output", len(p.Files)), "name the first: -o child-pipeline.yml")
+		}
+		_, err := cmd.OutOrStdout().Write(p.Files[0].JSON)
+		return err
+	}
+	for _, f := range p.Files[1:] {
+		if err := renameio.WriteFile(filepath.Join(filepath.Dir(o.output), f.Name), f.JSON, 0o644); err != nil {
+			return err
+		}
+	}
+	return renameio.WriteFile(o.output, p.Files[0].JSON, 0o644)
 }

@@ -1,0 +1,197 @@
+package generator
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/image"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/templates"
+)
+
+// Limits of GitLab that a pipeline is kept inside.
+const (
+	maxPipelineSize = 1_900_000 // bytes of one file; GitLab's limit is 2 MB (ci_max_total_yaml_size_bytes)
+	cellsPerFile    = 150       // a guess that keeps the files of our templates under the limit; too large a file is split again
+)
+
+// Pipeline is a child pipeline: one file, or one that starts the others.
+type Pipeline struct {
+	Files []PipelineFile // the first is the child, the others its own children
+}
+
+// PipelineFile is a part of a pipeline. The name of the first is "", because the caller chooses it.
+type PipelineFile struct {
+	Name string
+	JSON []byte
+}
+
+// Layout makes pipelines of plans by the templates.
+type Layout struct {
+	Templates string        // folder that overlays the built-in templates, or ""
+	Version   image.Version // the daily version that a plan of type release promotes
+	PartName  string        // what the names of further files begin with: child-pipeline
+}
+
+// templateContext is the argument of pipeline.jsonnet.
+type templateContext struct {
+	Type    image.UploadType `json:"type"`
+	Version string           `json:"version"`
+	Cells   []templateCell   `json:"cells"`
+	Parts   []templatePart   `json:"parts"`
+	Last    bool             `json:"last"`
+}
+
+// templateCell leaves out of a cell what no job tells, its classes.
+type templateCell struct {
+	manifest.PlanCell
+	Name    string   `json:"name"`
+	Classes []string `json:"classes,omitempty"` // hides the promoted field, which is large
+}
+
+type templatePart struct {
+	Name string `json:"name"`
+	File string `json:"file"`
+}
+
+// Lay lays out a plan. An empty plan becomes one job that says why it is empty.
+func (l Layout) Lay(ctx context.Context, plan *manifest.Plan) (*Pipeline, error) {
+	if len(plan.Data.Cells) == 0 {
+		return onePipeline(noOp(plan))
+	}
+	if plan.Data.Type == image.Published && l.Version == (image.Version{}) {
+		return nil, fault.WithHint(fault.Inputf("a release promotes a daily version, and none is named"), "name a tested one: --version YYYYMMDD-N")
+	}
+	e, err := l.evaluator(plan.Data.Type)
+	if err != nil {
+		return nil, err
+	}
+	defer e.close()
+	if len(plan.Data.Cells) <= cellsPerFile {
+		text, err := e.file(ctx, plan.Data.Cells, nil, true)
+		if err != nil || len(text) <= maxPipelineSize {
+			return &Pipeline{[]PipelineFile{{JSON: text}}}, err
+		}
+	}
+	return l.split(ctx, e, plan)
+}
+
+// split lays a large plan out over several files. The jobs of a release stay together where they fit.
+func (l Layout) split(ctx context.Context, e *evaluator, plan *manifest.Plan) (*Pipeline, error) {
+	p := &Pipeline{Files: make([]PipelineFile, 1)}
+	var parts []templatePart
+	groups := groupCells(plan.Data.Cells, cellsPerFile)
+	for len(groups) > 0 {
+		text, err := e.file(ctx, groups[0], nil, false)
+		if err != nil {
+			return nil, err
+		}
+		if len(text) > maxPipelineSize {
+			half := len(groups[0]) / 2
+			if half == 0 {
+				return nil, fault.Inputf("the jobs of one image alone have %d bytes, more than the %d of a file: make the templates smaller", len(text), maxPipelineSize)
+			}
+			groups = append([][]manifest.PlanCell{groups[0][:half], groups[0][half:]}, groups[1:]...)
+			continue
+		}
+		n := len(p.Files)
+		file := fmt.Sprintf("%s.%d.yml", l.PartName, n)
+		parts = append(parts, templatePart{Name: fmt.Sprintf("images %d", n), File: file})
+		p.Files = append(p.Files, PipelineFile{file, text})
+		groups = groups[1:]
+	}
+	text, err := e.file(ctx, nil, parts, true)
+	if err != nil {
+		return nil, err
+	}
+	if len(text) > maxPipelineSize {
+		return nil, fault.Inputf("the plan has %d images, so many that the list of its %d files has %d bytes: select fewer", len(plan.Data.Cells), len(parts), len(text))
+	}
+	p.Files[0].JSON = text
+	return p, nil
+}
+
+// groupCells packs whole releases into groups of at most size cells; only a larger release is cut.
+func groupCells(cells []manifest.PlanCell, size int) [][]manifest.PlanCell {
+	byRelease := map[string][]manifest.PlanCell{}
+	var order []string
+	for _, c := range cells {
+		if byRelease[c.Release] == nil {
+			order = append(order, c.Release)
+		}
+		byRelease[c.Release] = append(byRelease[c.Release], c)
+	}
+	var groups [][]manifest.PlanCell
+	var group []manifest.PlanCell
+	for _, r := range order {
+		release := byRelease[r]
+		if len(group) > 0 && len(group)+len(release) > size {
+			groups, group = append(groups, group), nil
+		}
+		for len(release) > size {
+			groups, release = append(groups, release[:size]), release[size:]
+		}
+		group = append(group, release...)
+	}
+	return append(groups, group)
+}
+
+// evaluator evaluates the templates for one pipeline.
+type evaluator struct {
+	fsys    fs.FS
+	label   string
+	context templateContext
+	close   func()
+}
+
+func (l Layout) evaluator(t image.UploadType) (*evaluator, error) {
+	e := &evaluator{fsys: overlay{nil}, label: "templates", context: templateContext{Type: t}, close: func() {}}
+	if t == image.Published {
+		e.context.Version = l.Version.String()
+	}
+	if l.Templates == "" {
+		return e, nil
+	}
+	root, err := os.OpenRoot(l.Templates)
+	if err != nil {
+		return nil, fault.Inputf("--templates %s: %w", l.Templates, bare(err))
+	}
+	e.fsys, e.label, e.close = overlay{root.FS()}, l.Templates, func() { root.Close() }
+	return e, nil
+}
+
+// file returns the pipeline of some cells or parts as JSON.
+func (e *evaluator) file(ctx context.Context, cells []manifest.PlanCell, parts []templatePart, last bool) ([]byte, error) {
+	c := e.context
+	c.Cells, c.Parts, c.Last = make([]templateCell, len(cells)), append([]templatePart{}, parts...), last
+	for i, cell := range cells {
+		c.Cells[i] = templateCell{PlanCell: cell, Name: cell.Release + " " + cell.Vendor + " " + cell.Arch}
+	}
+	argument, err := json.Marshal(c)
+	if err != nil {
+		return nil, err
+	}
+	text, err := evaluate(ctx, e.fsys, e.label, "pipeline.jsonnet", string(argument))
+	return []byte(text), err
+}
+
+// overlay is a team's templates over the built-in ones. The built-in ones are in folder debcloud, too.
+type overlay struct{ team fs.FS }
+
+func (o overlay) Open(name string) (fs.File, error) {
+	if original, ok := strings.CutPrefix(name, "debcloud/"); ok {
+		return templates.Files.Open(original)
+	}
+	if o.team != nil {
+		if f, err := o.team.Open(name); !errors.Is(err, fs.ErrNotExist) {
+			return f, err
+		}
+	}
+	return templates.Files.Open(name)
+}

@@ -1,0 +1,11 @@
+// boot: boots the image with every firmware that its architecture has and tests it from inside. It comes after check, because
+// both write into one report.
+function(lib) {
+  base: lib.job('boot') + lib.documents('out/*.boot.xml') {
+    script: ['./debcloud boot out/*.build.json'],
+  },
+  of(cell): {
+    needs: [lib.from('build ' + cell.name), lib.from('check ' + cell.name)],
+    variables: lib.cellVariables(cell),
+  },
+}

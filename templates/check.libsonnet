@@ -1,0 +1,10 @@
+// check: looks into the file system of the image without booting it.
+function(lib) {
+  base: lib.job('check') + lib.documents('out/*.check.xml') {
+    script: ['./debcloud check out/*.build.json'],
+  },
+  of(cell): {
+    needs: [lib.from('build ' + cell.name)],
+    variables: lib.cellVariables(cell),
+  },
+}

@@ -1,0 +1,11 @@
+// cloud test: boots the image on the cloud that it was uploaded to.
+function(lib) {
+  base(provider): lib.job('cloud test') + lib.guarded + lib.documents('out/*.boot.xml') + lib.login(provider) {
+    variables+: { DEBCLOUD_PROVIDER: provider },
+    script: ['./debcloud boot out/*.build.json --on "' + lib.provider(provider).target + '"'],
+  },
+  of(cell, provider): {
+    needs: [lib.from('boot ' + cell.name), lib.from('publish ' + cell.name + ' ' + provider)],
+    variables: lib.cellVariables(cell),
+  },
+}

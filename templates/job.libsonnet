@@ -1,0 +1,70 @@
+// Words for writing job kinds: lib = (import 'job.libsonnet')(settings, context).
+//
+// A kind's file is a function of lib. It returns
+//   base   what all jobs of the kind have; becomes the hidden job .KIND, which the others extend
+//   of     what one of them has more: a function of what it is made for
+// context is what the generator says of the pipeline: type (dev, daily, release) and version (that a release promotes).
+function(settings, context) {
+  settings: settings,
+  context: context,
+  local published = context.type != 'dev',
+
+  // What every job has: image, tags, timeouts, retries.
+  job(kind, stage=kind): {
+    stage: stage,
+    image: settings.image,
+    tags: settings.tags.vm,
+    timeout: settings.minutes[kind] + ' minutes',
+    variables: {
+      RUNNER_SCRIPT_TIMEOUT: (settings.minutes[kind] - 5) + 'm',
+      GIT_DEPTH: '1',
+    },
+    // Only what the runner did wrong is tried again: an image that does not boot stays one.
+    retry: { max: settings.retries, when: ['runner_system_failure'] },
+    // A newer push to a merge request ends its older jobs. Half a publication helps no one.
+    interruptible: !published,
+    rules: [{ when: 'on_success' }],
+    needs: [],
+    before_script: settings.prepare,
+  },
+
+  // A job that needs no machine of its own.
+  light: { tags: settings.tags.light },
+
+  // A job that changes what users see: only on a protected ref, where its credentials exist too.
+  guarded: {
+    rules: [{ 'if': '$CI_COMMIT_REF_PROTECTED == "true"', when: 'on_success' }],
+    interruptible: false,
+  },
+
+  // The cell as variables.
+  cellVariables(cell): {
+    DEBCLOUD_RELEASE: cell.release,
+    DEBCLOUD_VENDOR: cell.vendor,
+    DEBCLOUD_ARCH: cell.arch,
+  },
+
+  // Needs: with the artifacts of the other job, or only its success.
+  from(name): { job: name, artifacts: true },
+  after(name): { job: name, artifacts: false },
+
+  // Documents are kept whether the job failed or not; GitLab shows the JUnit files in the merge request.
+  documents(junit=null): {
+    artifacts: {
+      name: '$CI_JOB_NAME_SLUG',
+      when: 'always',
+      expire_in: settings.expire.documents,
+      paths: ['out/*.json', 'out/*.xml', 'out/*.log'],
+      [if junit != null then 'reports']: { junit: junit },
+    },
+  },
+
+  // The provider that a vendor's images are uploaded to beside the directory, and what is set about a provider.
+  cloud(vendor): std.get(settings.clouds, vendor, vendor),
+  provider(name): std.get(settings.providers, name, { target: name }),
+
+  // What a job that talks to a provider has more: its login.
+  login(name):
+    local provider = $.provider(name);
+    { [if std.objectHas(provider, 'credentials') then 'id_tokens']: provider.credentials },
+}

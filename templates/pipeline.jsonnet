@@ -1,0 +1,103 @@
+// The jobs of a pipeline: function(context) → the child pipeline.
+//
+// context: type     dev, daily or release
+//          version  of the daily that a release promotes
+//          cells    as in the Plan document, and name: "trixie genericcloud amd64"
+//          parts    in the place of cells where the pipeline is so large that it was split: { name, file } each
+//          last     whether what comes once a pipeline (index, notify, prune) is in this file
+//
+// A job kind lives in a file of its own. A team changes one by putting a file of the same name into the folder of --templates,
+// where 'debcloud/NAME' imports the original.
+local settings = import 'settings.libsonnet';
+
+function(context)
+  local lib = (import 'job.libsonnet')(settings, context);
+  local build = (import 'build.libsonnet')(lib);
+  local check = (import 'check.libsonnet')(lib);
+  local boot = (import 'boot.libsonnet')(lib);
+  local publish = (import 'publish.libsonnet')(lib);
+  local cloudTest = (import 'cloud-test.libsonnet')(lib);
+  local promote = (import 'promote.libsonnet')(lib);
+  local index = (import 'index.libsonnet')(lib);
+  local notify = (import 'notify.libsonnet')(lib);
+  local prune = (import 'prune.libsonnet')(lib);
+  local gather = (import 'gather.libsonnet')(lib);
+  local part = (import 'part.libsonnet')(lib);
+
+  local builds = context.type != 'release' && context.cells != [];
+  local publishes = context.type != 'dev';
+  local once = publishes && context.last;
+  local job(name, kind, more) = { name: name, job: { extends: '.' + kind } + more };
+
+  // Where a cell is published: in the directory, and in the cloud of its vendor.
+  local clouds = std.set([lib.cloud(c.vendor) for c in context.cells if c.upload]);
+  local providers = ['directory'] + clouds;
+  local targets(cell) = if cell.upload then ['directory', lib.cloud(cell.vendor)] else ['directory'];
+
+  local ofCell(c) =
+    [
+      job('build ' + c.name, 'build', build.of(c)),
+      job('check ' + c.name, 'check', check.of(c)),
+      job('boot ' + c.name, 'boot', boot.of(c)),
+    ] + if publishes then
+      [job('publish ' + c.name + ' ' + p, 'publish ' + p, publish.of(c, p)) for p in targets(c)]
+      + [job('cloud test ' + c.name, 'cloud test ' + p, cloudTest.of(c, p)) for p in targets(c) if p != 'directory']
+    else [];
+
+  // A release becomes public at each provider once all that is published of it passed.
+  local ofRelease(release) =
+    local cells = [c for c in context.cells if c.release == release];
+    local tests = [lib.after('cloud test ' + c.name) for c in cells if c.upload];
+    // It takes the documents of its own provider's publications and waits for all.
+    local needs(provider) = [
+      { job: 'publish ' + c.name + ' ' + p, artifacts: p == provider }
+      for c in cells
+      for p in targets(c)
+    ] + tests;
+    [
+      job('promote ' + release + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else []))
+      for p in std.set(std.flatMap(targets, cells))
+    ];
+  local releases = std.set([c.release for c in context.cells]);
+  local promotions = if publishes then std.flatMap(ofRelease, releases) else [];
+
+  local ofPart(p) = [job('unpack ' + p.name, 'unpack', part.of(p)), { name: p.name, job: part.start(p) }];
+
+  // What comes once, after all of it.
+  local pruned = if context.type == 'daily' then std.set(['directory'] + std.objectValues(settings.clouds)) else [];
+  local last = if once then
+    [
+      job('index', 'index', index.of([lib.after(p.name) for p in promotions] + [{ job: p.name } for p in context.parts])),
+      job('notify', 'notify', notify.of([lib.after('index')])),
+    ] + [job('prune ' + p, 'prune ' + p, prune.of([lib.after('index')])) for p in pruned]
+  else [];
+
+  // GitLab allows 50 needs a job. One with more needs jobs that gather 50 each.
+  local within(it) =
+    local needs = it.job.needs;
+    local groups = [needs[i:i + 50] for i in std.range(0, std.length(needs) - 1) if i % 50 == 0];
+    local names = ['gather ' + (i + 1) + ' of ' + it.name for i in std.range(0, std.length(groups) - 1)];
+    if std.length(needs) <= 50 then [it]
+    else
+      [job(names[i], 'gather', gather.of(groups[i])) for i in std.range(0, std.length(groups) - 1)]
+      + within(it { job+: { needs: [lib.from(name) for name in names] } });
+
+  local jobs = (if builds then std.flatMap(ofCell, context.cells) else [])
+               + std.flatMap(within, promotions)
+               + std.flatMap(ofPart, context.parts)
+               + std.flatMap(within, last);
+
+  // The hidden jobs of the kinds that occur.
+  local used = std.set([it.job.extends for it in jobs if 'extends' in it.job]);
+  local hidden = {
+    '.build': build.base,
+    '.check': check.base,
+    '.boot': boot.base,
+    '.index': index.base,
+    '.notify': notify.base,
+    '.gather': gather.base,
+    '.unpack': part.base,
+  } + { ['.publish ' + p]: publish.base(p) for p in providers } + { ['.cloud test ' + p]: cloudTest.base(p) for p in clouds }
+                  + { ['.promote ' + p]: promote.base(p) for p in providers } + { ['.prune ' + p]: prune.base(p) for p in pruned };
+
+  { stages: settings.stages } + { [name]: hidden[name] for name in used } + { [it.name]: it.job for it in jobs }

@@ -1,0 +1,9 @@
+// prune: retires what is old at one provider.
+function(lib) {
+  base(provider): lib.job('prune', 'after') + lib.light + lib.guarded + lib.login(provider) {
+    resource_group: 'promote ' + provider,
+    variables+: { DEBCLOUD_PROVIDER: provider },
+    script: ['./debcloud prune --to "' + lib.provider(provider).target + '"'],
+  },
+  of(needs): { needs: needs },
+}

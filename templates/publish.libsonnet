@@ -1,0 +1,16 @@
+// publish: puts a tested image where only the team sees it, the directory or a cloud.
+function(lib) {
+  base(provider): lib.job('publish') + lib.guarded + lib.documents() + lib.login(provider) {
+    variables+: { DEBCLOUD_PROVIDER: provider },
+    script: ['./debcloud publish out/*.build.json --to "' + lib.provider(provider).target + '" --upload-type ' + lib.context.type + ' --stage private'],
+  },
+  of(cell, provider):
+    local group = std.get(cell, 'uploadGroup', '');
+    // A provider that takes one upload at a time takes it once a group.
+    local queued = std.get(lib.provider(provider), 'serial', false);
+    {
+      needs: [lib.from('build ' + cell.name), lib.from('boot ' + cell.name)],
+      variables: lib.cellVariables(cell) { [if group != '' then 'DEBCLOUD_UPLOAD_GROUP']: group },
+      [if queued then 'resource_group']: 'publish ' + provider + (if group != '' then ' ' + group else ''),
+    },
+}
