@@ -53,6 +53,7 @@ type templateCell struct {
 	manifest.PlanCell
 	Name    string   `json:"name"`
 	Classes []string `json:"classes,omitempty"` // hides the promoted field, which is large
+	Why     []string `json:"why,omitempty"`     // likewise
 }
 
 type templatePart struct {

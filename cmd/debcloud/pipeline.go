@@ -28,6 +28,7 @@ templates, see templates/README.md. A pipeline beyond GitLab's limits is split: 
 
 Layout upstream is what the team's present generator makes, for its present .gitlab-ci.yml.`,
 		Example: `  debcloud pipeline --type daily -o child-pipeline.yml
+  debcloud pipeline --changed-since origin/main -o child-pipeline.yml
   debcloud pipeline --type release --version 20260814-2204 --release trixie -o child-pipeline.yml
   debcloud pipeline --type daily --layout upstream --config image.yaml -o generated-daily.yml`,
 		Args: cobra.NoArgs,
@@ -35,11 +36,7 @@ Layout upstream is what the team's present generator makes, for its present .git
 			// Evaluation makes much garbage: collect it when there is some, not when the heap has doubled from nothing.
 			debug.SetGCPercent(-1)
 			debug.SetMemoryLimit(48 << 20)
-			config, err := generator.Load(cmd.Context(), selection.config)
-			if err != nil {
-				return err
-			}
-			plan, err := config.Plan(image.UploadType(selection.uploadType), selection.Selection)
+			plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}

@@ -25,11 +25,7 @@ the nightly images, release for what is published from a tested daily, which bui
   debcloud plan --vendor azure --vendor ec2 -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := generator.Load(cmd.Context(), selection.config)
-			if err != nil {
-				return err
-			}
-			plan, err := config.Plan(image.UploadType(selection.uploadType), selection.Selection)
+			plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}
@@ -47,7 +43,19 @@ the nightly images, release for what is published from a tested daily, which bui
 // planFlags are the flags of every command that works on a plan.
 type planFlags struct {
 	generator.Selection
-	uploadType, config string
+	uploadType, config, since string
+}
+
+func (f *planFlags) plan(cmd *cobra.Command) (*manifest.Plan, error) {
+	config, err := generator.Load(cmd.Context(), f.config)
+	if err != nil {
+		return nil, err
+	}
+	plan, err := config.Plan(image.UploadType(f.uploadType), f.Selection)
+	if err != nil || f.since == "" {
+		return plan, err
+	}
+	return plan, config.Restrict(cmd.Context(), plan, generator.Since{Ref: f.since, Dir: "."})
 }
 
 func (f *planFlags) register(c *cobra.Command) {
@@ -55,6 +63,7 @@ func (f *planFlags) register(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.Releases, "release", nil, "only this release; may be repeated")
 	c.Flags().StringArrayVar(&f.Vendors, "vendor", nil, "only this vendor; may be repeated")
 	c.Flags().StringArrayVar(&f.Archs, "arch", nil, "only this architecture; may be repeated")
+	c.Flags().StringVar(&f.since, "changed-since", "", "only what the files that changed since this commit can affect")
 	c.Flags().StringVar(&f.config, "config", "", "ImageConfig document, .jsonnet, .json or .yaml (default: the built-in matrix)")
 }
 
@@ -79,7 +88,7 @@ func printPlan(cmd *cobra.Command, plan *manifest.Plan, format string) error {
 
 func writePlanTable(w io.Writer, plan *manifest.Plan) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "RELEASE\tID\tVENDOR\tARCH\tBUILD\tSIZE\tUPLOAD")
+	fmt.Fprintln(t, "RELEASE\tID\tVENDOR\tARCH\tBUILD\tSIZE\tUPLOAD\tBECAUSE OF")
 	for _, c := range plan.Data.Cells {
 		build, upload := c.BuildType, "-"
 		if !c.Build {
@@ -91,7 +100,18 @@ func writePlanTable(w io.Writer, plan *manifest.Plan) error {
 		if c.Upload && c.UploadGroup != "" {
 			upload += " in " + c.UploadGroup
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d GiB\t%s\n", c.Release, c.ReleaseID, c.Vendor, c.Arch, build, c.SizeGB, upload)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d GiB\t%s\t%s\n", c.Release, c.ReleaseID, c.Vendor, c.Arch, build, c.SizeGB, upload, because(c.Why))
 	}
 	return t.Flush()
+}
+
+// because shortens the reasons to the first and the number of others.
+func because(why []string) string {
+	switch len(why) {
+	case 0:
+		return "-"
+	case 1:
+		return why[0]
+	}
+	return fmt.Sprintf("%s (and %d more)", why[0], len(why)-1)
 }
