@@ -22,7 +22,8 @@ mkdir -p "$tree/dev/disk/by-partuuid"
 : >"$tree/dev/disk/by-partuuid/$PART_UUID"
 
 # The tree is no block device yet, so GRUB's probes would fail, or tell of the disk that the tree lies on.
-# These say what they will say in the booted image.
+# These say what they will say in the booted image, no hints about the disk's place among them: so update-grub there
+# leaves grub.cfg as it is.
 cat >"$tree/run/grub-probe" <<'PROBE'
 #!/bin/sh
 target=fs
@@ -41,8 +42,6 @@ fs_uuid) echo "$FS_UUID" ;;
 partuuid) echo "$PART_UUID" ;;
 partmap) echo gpt ;;
 drive) echo '(hd0,gpt1)' ;;
-compatibility_hint | bios_hints | efi_hints) echo hd0,gpt1 ;;
-hints_string) echo '--hint-bios=hd0,gpt1 --hint-efi=hd0,gpt1' ;;
 esac
 PROBE
 cat >"$tree/run/grub-mkrelpath" <<'RELPATH'
@@ -63,4 +62,13 @@ core=/boot/grub/i386-pc
 if [ -d "$tree$core" ]; then
 	chroot "$tree" grub-mkimage -O i386-pc -d /usr/lib/grub/i386-pc -p /boot/grub \
 		-c $core/load.cfg -o $core/core.img biosdisk part_gpt ext2 search_fs_uuid
+fi
+
+# An upgrade of shim-signed or GRUB in the running image then does what was done here, and writes no boot entries.
+if [ -x "$tree/usr/bin/debconf-set-selections" ]; then
+	chroot "$tree" debconf-set-selections <<'SELECTIONS'
+shim-signed grub2/update_nvram boolean false
+shim-signed grub2/force_efi_extra_removable boolean true
+SELECTIONS
+	rm -f "$tree"/var/cache/debconf/*-old
 fi

@@ -26,6 +26,11 @@ func TestWrite(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(s.Tree, "boot/vmlinuz-6.1"), old, old); err != nil {
 		t.Fatal(err)
 	}
+	tool := filepath.Join(s.Tree, "usr/bin/readlink")
+	netRaw := "\x01\x00\x00\x02\x00\x20\x00\x00" + strings.Repeat("\x00", 12) // cap_net_raw=ep (linux/capability.h)
+	if err := errors.Join(os.Chown(tool, 7, 8), os.Chmod(tool, 0o755|fs.ModeSetuid), syscall.Setxattr(tool, "security.capability", []byte(netRaw), 0)); err != nil {
+		t.Fatal(err)
+	}
 	image := filepath.Join(t.TempDir(), "disk.raw")
 	layout, err := Write(t.Context(), s, image)
 	if err != nil {
@@ -48,13 +53,16 @@ func TestWrite(t *testing.T) {
 		{"modules for BIOS", debugfs("ls -p /boot/grub/i386-pc"), "/ext2.mod/"},
 		{"modules for UEFI", debugfs("ls -p /boot/grub/x86_64-efi"), "/normal.mod/"},
 		{"later upgrades install GRUB", debugfs("stat /etc/grub.d/enable_cloud"), "Type: regular"},
+		{"owners", debugfs("stat /usr/bin/readlink"), "User:     7   Group:     8"},
+		{"set-user-ID", debugfs("stat /usr/bin/readlink"), "Mode:  04755"},
+		{"capabilities", debugfs("ea_list /usr/bin/readlink"), "security.capability (20) = 01 00 00 02 00 20"},
 		{"an older file keeps its time", debugfs("stat /boot/vmlinuz-6.1"), "mtime: 0x6553f100:00000000"},
 		{"a younger file has the latest time", debugfs("stat /boot/initrd.img-6.1"), "mtime: 0x684ee180:00000000"},
 		{"change times do too", debugfs("stat /boot/initrd.img-6.1"), "ctime: 0x684ee180:00000000"},
 		{"shim boots without an entry in the firmware", mtype("EFI/BOOT/BOOTX64.EFI"), "shimx64.efi.signed.latest"},
 		{"GRUB lies beside shim", mtype("EFI/BOOT/grubx64.efi"), "grubx64.efi.signed"},
 		{"shim under its own name", mtype("EFI/debian/shimx64.efi"), "shimx64.efi.signed.latest"},
-		{"signed GRUB finds the root", mtype("EFI/debian/grub.cfg"), "search.fs_uuid " + root.FSUUID + " root hd0,gpt1\nset prefix=($root)'/boot/grub'\nconfigfile"},
+		{"signed GRUB finds the root", mtype("EFI/debian/grub.cfg"), "search.fs_uuid " + root.FSUUID + " root \nset prefix=($root)'/boot/grub'\nconfigfile"},
 		{"fallback's list", mtype("EFI/debian/BOOTX64.CSV"), "BOOTX64.CSV"},
 	}
 	for _, w := range wants {

@@ -24,10 +24,9 @@ func environmentBlock() string {
 	return header + strings.Repeat("#", 1024-len(header))
 }
 
-// searchRoot returns the commands by which GRUB finds its directory from anywhere.
+// searchRoot returns the commands by which GRUB finds its directory on whatever disk it is, as grub-install writes them.
 func searchRoot(l *Layout) string {
-	return fmt.Sprintf("search.fs_uuid %s root hd0,gpt%d\nset prefix=($root)'/boot/grub'\n",
-		l.of(roleRoot).FSUUID, l.of(roleRoot).Number)
+	return fmt.Sprintf("search.fs_uuid %s root \nset prefix=($root)'/boot/grub'\n", l.of(roleRoot).FSUUID)
 }
 
 //go:embed chroot.sh
