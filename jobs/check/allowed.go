@@ -17,7 +17,7 @@ var logOwners = map[string]string{
 	"journal":             "systemd",
 	"lastlog":             "base-files",
 	"private":             "systemd",
-	"runit":               "packages with runit scripts",
+	"runit":               "openssh-server",
 	"unattended-upgrades": "unattended-upgrades",
 	"wtmp":                "base-files",
 }
@@ -30,7 +30,7 @@ var (
 	baseUsers = []string{
 		"root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
 		"backup", "list", "irc", "nobody",
-		"gnats", // until bookworm
+		"gnats", // until bullseye
 	}
 	packageUsers = map[string][]string{
 		"dhcpcd":     {"dhcpcd-base"},
@@ -45,15 +45,13 @@ var (
 		"root", "daemon", "bin", "sys", "adm", "tty", "disk", "lp", "mail", "news", "uucp", "man", "proxy", "kmem",
 		"dialout", "fax", "voice", "cdrom", "floppy", "tape", "sudo", "audio", "dip", "www-data", "backup", "operator",
 		"list", "irc", "src", "shadow", "utmp", "video", "sasl", "plugdev", "staff", "games", "users", "nogroup",
-		"gnats", // until bookworm
+		"gnats", // until bullseye
 	}
 	packageGroups = map[string][]string{
 		"clock":      {"udev"},
-		"crontab":    {"cron"},
 		"input":      {"udev"},
 		"kvm":        {"udev"},
 		"messagebus": {"dbus", "dbus-system-bus-common"},
-		"netdev":     {"netbase", "ifupdown", "systemd", "cloud-init"},
 		"polkitd":    {"polkitd"},
 		"render":     {"udev"},
 		"sgx":        {"udev"},
