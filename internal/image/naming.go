@@ -53,11 +53,11 @@ func (c Cell) ArtifactName(t BuildType, buildID string, v Version) string {
 }
 
 // PublicName names a published image, without extension: debian-13-genericcloud-amd64-20250814-2204, with
-// "-daily" after the architecture for a daily. An empty version gives the name under latest/.
+// "-daily" or "-dev" after the architecture for what is no release. An empty version gives the name under latest/.
 func PublicName(releaseID, vendor, arch string, t UploadType, version string) string {
 	name := strings.Join([]string{"debian", releaseID, vendor, arch}, "-")
-	if t == Daily {
-		name += "-daily"
+	if t != Published {
+		name += "-" + string(t)
 	}
 	if version != "" {
 		name += "-" + version
@@ -65,10 +65,11 @@ func PublicName(releaseID, vendor, arch string, t UploadType, version string) st
 	return name
 }
 
-// PublicDirectory is the directory of a version in the public tree: trixie/20250814-2204, or trixie/daily/20250814-2204.
+// PublicDirectory is the directory of a version in the public tree: trixie/20250814-2204, or, for what is no release,
+// trixie/daily/20250814-2204.
 func PublicDirectory(release string, t UploadType, version string) string {
-	if t == Daily {
-		return release + "/daily/" + version
+	if t != Published {
+		return release + "/" + string(t) + "/" + version
 	}
 	return release + "/" + version
 }

@@ -94,7 +94,8 @@ type piece struct {
 // its own; the slowest sets the pace. done is told of each byte that was read or skipped. After an error, or when ctx
 // ends, the sinks are not closed.
 func Copy(ctx context.Context, r io.ReaderAt, extents []Extent, size int64, done func(int64), sinks ...Sink) error {
-	group, ctx := errgroup.WithContext(ctx)
+	outer := ctx
+	group, ctx := errgroup.WithContext(outer)
 	free := make(chan []byte, chunks)
 	for range chunks {
 		free <- nil // allocated at first use
@@ -123,7 +124,11 @@ func Copy(ctx context.Context, r io.ReaderAt, extents []Extent, size int64, done
 			return nil
 		}, free)
 	})
-	return group.Wait()
+	err := group.Wait()
+	if outer.Err() != nil {
+		return context.Cause(outer) // rather than what the end of ctx did to some sink
+	}
+	return err
 }
 
 // read emits the image as chunks of data and as holes.
