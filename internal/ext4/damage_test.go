@@ -76,7 +76,7 @@ func TestBitFlips(t *testing.T) {
 		}
 		random := rand.New(rand.NewPCG(1, 2))
 		found := 0
-		for range 800 {
+		for range 400 {
 			at, old := used[random.IntN(len(used))], byte(0)
 			if random.IntN(3) == 0 {
 				at = min(at+random.IntN(16), len(b)-1)
@@ -91,7 +91,7 @@ func TestBitFlips(t *testing.T) {
 			}
 			b[at] = old
 		}
-		t.Logf("%v: %d of 800 flips were noticed", options, found)
+		t.Logf("%v: %d of 400 flips were noticed", options, found)
 	}
 }
 

@@ -138,7 +138,7 @@ func oddTree(t testing.TB) string {
 		many = append(append(many, block...), make([]byte, 4096)...)
 	}
 	write(t, dir, "many-extents", many)
-	for n := range 3000 {
+	for n := range 1200 {
 		f, err := os.Create(filepath.Join(mkdir(t, dir, "large"), fmt.Sprintf("entry-%05d", n)))
 		check(err)
 		f.Close()
@@ -198,7 +198,7 @@ func TestReadsWhatMkfsWrote(t *testing.T) {
 	} {
 		t.Run(row.summary, func(t *testing.T) {
 			t.Parallel()
-			image := makeImage(t, tree, "64m", append(row.options, "-N", "8000")...)
+			image := makeImage(t, tree, "24m", append(row.options, "-N", "4000")...)
 			if row.hashed {
 				run(t, "e2fsck", "-fyD", image)
 			}
