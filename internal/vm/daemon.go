@@ -107,6 +107,16 @@ func (d *daemon) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-5):], "; ")
 }
 
+// ended reports whether the daemon is gone, which shows on its socket a moment earlier than here.
+func (d *daemon) ended() bool {
+	select {
+	case <-d.exited:
+		return true
+	case <-time.After(2 * time.Second):
+		return false
+	}
+}
+
 // stop ends the daemon and, with its PID namespace, every QEMU that it started.
 func (d *daemon) stop() error {
 	_ = d.cmd.Process.Kill()

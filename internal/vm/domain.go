@@ -300,12 +300,8 @@ func (d *Domain) Destroy(ctx context.Context) error {
 
 func (d *Domain) cutPower(ctx context.Context) error {
 	err := d.host.conn.destroy(ctx, d.name)
-	if err != nil && d.host.daemon != nil {
-		select {
-		case <-d.host.daemon.exited: // and every QEMU with it
-			err = nil
-		default:
-		}
+	if err != nil && d.host.daemon != nil && d.host.daemon.ended() {
+		err = nil // and every QEMU ended with it
 	}
 	if err != nil || d.console == nil {
 		return err

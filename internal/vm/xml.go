@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"crypto/rand"
 	"encoding/xml"
 	"fmt"
 	"net"
@@ -159,12 +160,19 @@ func addInterface(d *libvirtxml.Domain, i *Interface) error {
 		return fault.Inputf("network address %q is not an address and a port", i.Addr)
 	}
 	d.Devices.Interfaces = []libvirtxml.DomainInterface{{
-		MAC:    &libvirtxml.DomainInterfaceMAC{Address: i.MAC},
+		MAC:    &libvirtxml.DomainInterfaceMAC{Address: orDefault(i.MAC, randomMAC())},
 		Source: &libvirtxml.DomainInterfaceSource{Client: &libvirtxml.DomainInterfaceSourceClient{Address: host, Port: uint(number)}},
 		Model:  &libvirtxml.DomainInterfaceModel{Type: "virtio"},
 		ROM:    &libvirtxml.DomainROM{Enabled: "no"}, // firmware that boots from the network costs a second
 	}}
 	return nil
+}
+
+// randomMAC is of the block that QEMU and KVM use.
+func randomMAC() string {
+	var b [3]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", b[0], b[1], b[2])
 }
 
 // addDisks attaches the overlay first, then the others.
@@ -230,9 +238,13 @@ func addNVMe(d *libvirtxml.Domain, disk Disk, i int) {
 	if disk.Writable {
 		readOnly = "off"
 	}
+	boot := "" // before what libvirt numbers, from 1 on
+	if i == 0 {
+		boot = ",bootindex=0"
+	}
 	args := []string{
 		"-drive", fmt.Sprintf("if=none,id=nvme%d,format=%s,cache=unsafe,discard=unmap,readonly=%s,file=%s", i, orDefault(disk.Format, "raw"), readOnly, escapeComma(disk.Path)),
-		"-device", fmt.Sprintf("nvme,drive=nvme%d,serial=%s,bootindex=%d,addr=0x%x", i, orDefault(disk.Serial, fmt.Sprintf("debcloud%d", i)), i+1, 0x10+i),
+		"-device", fmt.Sprintf("nvme,drive=nvme%d,serial=%s,addr=0x%x%s", i, orDefault(disk.Serial, fmt.Sprintf("debcloud%d", i)), 0x10+i, boot),
 	}
 	for _, a := range args {
 		d.QEMUCommandline.Args = append(d.QEMUCommandline.Args, libvirtxml.DomainQEMUCommandlineArg{Value: a})
