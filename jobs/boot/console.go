@@ -1,0 +1,152 @@
+package boot
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// alarm is a pattern that a healthy console never shows.
+type alarm struct {
+	id      string
+	pattern *regexp.Regexp
+	load    bool // an overloaded host under emulation shows it too, with no fault of the image
+}
+
+// alarms are tried on every line. Their order is the order in which causes come before consequences.
+var alarms = []alarm{
+	{"no-boot-device", regexp.MustCompile(`No bootable (device|option)|Boot failed: not a bootable disk|Booting from Hard Disk\.\.\.\s*Boot failed`), false},
+	{"secure-boot-denied", regexp.MustCompile(`Security Violation|Verification failed: \(0x1A\)|bad shim signature|prohibited by secure boot policy`), false},
+	{"grub", regexp.MustCompile(`^grub( rescue)?> ?|error: (no such (device|partition)|symbol .* not found|unknown filesystem|file .* not found|out of range pointer)`), false},
+	{"kernel-panic", regexp.MustCompile(`Kernel panic - not syncing`), false},
+	{"kernel-oops", regexp.MustCompile(`\bOops: |kernel BUG at |\bBUG: (kernel NULL pointer|unable to handle|KASAN|Bad page)|general protection fault|[Uu]nable to handle kernel `), false},
+	{"kernel-warning", regexp.MustCompile(`\bWARNING: CPU: \d+ PID: \d+ at `), false},
+	{"kernel-stall", regexp.MustCompile(`BUG: soft lockup|rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stall|blocked for more than \d+ seconds`), true},
+	{"no-root", regexp.MustCompile(`Gave up waiting for root|ALERT!.*does not exist|^\(initramfs\)|Cannot open root device|VFS: Unable to mount root`), false},
+	{"disk-error", regexp.MustCompile(`EXT4-fs error|I/O error, dev |Remounting filesystem read-only|UNEXPECTED INCONSISTENCY`), false},
+	{"emergency-shell", regexp.MustCompile(`You are in (emergency|rescue) mode|Give root password for maintenance|Cannot open access to console|Press Enter for maintenance`), false},
+	{"segfault", regexp.MustCompile(`\bsegfault at [0-9a-f]+|\btraps: \S+ (trap|general protection)`), false},
+	{"out-of-memory", regexp.MustCompile(`invoked oom-killer|Out of memory: Killed process`), false},
+	{"ordering-cycle", regexp.MustCompile(`[Ff]ound ordering cycle|deleted to break ordering cycle|Breaking ordering cycle`), false},
+	{"failed-unit", regexp.MustCompile(`\[FAILED\]|\[DEPEND\]`), false},
+	{"frozen", regexp.MustCompile(`systemd\[1\]: Freezing execution`), false},
+	{"cloud-init", regexp.MustCompile(`Traceback \(most recent call last\)|\[CRITICAL\]: `), false},
+	{"wizard", wizard, false},
+}
+
+// wizard matches what systemd-firstboot and debconf ask on a console where nobody answers. nocloud images stalled in it.
+var wizard = regexp.MustCompile(`Press any key to proceed|Please enter (the )?(new )?(system )?(locale|keymap|timezone|hostname|root password|root shell|user name)|Welcome to your new installation of`)
+
+// allowance lets an alarm pass where a known fault of the distribution causes it, until a day on which someone has
+// to look again: after it the alarm counts.
+type allowance struct {
+	alarm   string
+	pattern *regexp.Regexp // of the whole line
+	reason  string         // with the bug's number
+	until   time.Time
+}
+
+// allowances is empty as long as the images boot without a known complaint.
+var allowances []allowance
+
+// escapes are the terminal control sequences of ECMA-48 (CSI and OSC) and the two-byte ones.
+var escapes = regexp.MustCompile(`\x1b(\[[0-9;?=>]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][0-9A-Za-z]|[@-Z\\^_=>78c])`)
+
+// plain returns console text without escape sequences and carriage returns.
+func plain(console string) string {
+	text := escapes.ReplaceAllString(console, "")
+	return strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
+}
+
+// finding is an alarm on a line of the console.
+type finding struct {
+	alarm  string
+	line   string
+	number int    // of the line, from 1
+	excuse string // why it does not count, "" where it does
+}
+
+func (f finding) String() string {
+	s := fmt.Sprintf("line %d, %s: %s", f.number, f.alarm, f.line)
+	if f.excuse != "" {
+		s += " (" + f.excuse + ")"
+	}
+	return s
+}
+
+// scan returns what is alarming in the console's text. emulated excuses what an overloaded host causes under TCG.
+func scan(console string, allowed []allowance, emulated bool, now time.Time) []finding {
+	var found []finding
+	for i, line := range strings.Split(plain(console), "\n") {
+		line = strings.TrimSpace(line)
+		for _, a := range alarms {
+			if !a.pattern.MatchString(line) {
+				continue
+			}
+			f := finding{alarm: a.id, line: line, number: i + 1}
+			if a.load && emulated {
+				f.excuse = "the emulated guest was starved by its host"
+			}
+			if e := excuse(a.id, line, allowed, now); e != "" {
+				f.excuse = e
+			}
+			found = append(found, f)
+			break
+		}
+	}
+	return found
+}
+
+func excuse(id, line string, allowed []allowance, now time.Time) string {
+	for _, a := range allowed {
+		if a.alarm == id && a.pattern.MatchString(line) && now.Before(a.until) {
+			return fmt.Sprintf("allowed until %s: %s", a.until.Format(time.DateOnly), a.reason)
+		}
+	}
+	return ""
+}
+
+// tail returns the last n lines that hold something.
+func tail(console string, n int) string {
+	var kept []string
+	for line := range strings.SplitSeq(plain(console), "\n") {
+		if line = strings.TrimRight(line, " \t"); line != "" {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept[max(0, len(kept)-n):], "\n")
+}
+
+var (
+	fingerprints = regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`)
+	hostKeyLines = regexp.MustCompile(`(?m)^(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+`)
+	loginPrompt  = regexp.MustCompile(`(?m)^(\S+) login: *$`)
+)
+
+// printedFingerprints returns the fingerprints of the host keys that cloud-init printed: as fingerprints when it made the
+// keys, as keys at the end of its last stage.
+func printedFingerprints(console string) map[string]bool {
+	printed := map[string]bool{}
+	text := plain(console)
+	for _, f := range fingerprints.FindAllString(text, -1) {
+		printed[f] = true
+	}
+	for _, line := range hostKeyLines.FindAllString(text, -1) {
+		if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(line)); err == nil {
+			printed[ssh.FingerprintSHA256(key)] = true
+		}
+	}
+	return printed
+}
+
+// askedLogin returns the host name in the console's last login prompt, "" where there was none.
+func askedLogin(console string) string {
+	m := loginPrompt.FindAllStringSubmatch(plain(console), -1)
+	if len(m) == 0 {
+		return ""
+	}
+	return m[len(m)-1][1]
+}

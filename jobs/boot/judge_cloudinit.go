@@ -1,0 +1,124 @@
+package boot
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+)
+
+// judgeCloudInit shows what cloud-init calls recoverable, such as a deprecated key, and fails where it was an error.
+func judgeCloudInit(o *observation) verdict {
+	s, err := parseCloudStatus(o.out("cloud_init"))
+	if err != nil {
+		return failed("%v", err)
+	}
+	var told []string
+	for level, messages := range s.Recoverable {
+		for _, m := range messages {
+			told = append(told, level+": "+m)
+		}
+	}
+	slices.Sort(told)
+	log := o.probes["cloud_init_log"]
+	switch {
+	case s.Status != "done" || len(s.Errors) > 0:
+		return failed("status %q, errors %q\n%s\n%s", s.Status, s.Errors, strings.Join(told, "\n"), log.out)
+	case len(s.Recoverable["ERROR"])+len(s.Recoverable["CRITICAL"]) > 0:
+		return failed("%s", strings.Join(told, "\n"))
+	case log.exit != 0:
+		return failed("cloud-init.log: %s", log.out)
+	}
+	return passed("%s", strings.Join(append([]string{"status: " + s.Extended}, told...), "\n"))
+}
+
+func judgeDatasource(o *observation) verdict {
+	var result struct {
+		V1 struct {
+			Datasource string   `json:"datasource"`
+			Errors     []string `json:"errors"`
+		} `json:"v1"`
+	}
+	if err := json.Unmarshal([]byte(o.out("cloud_result")), &result); err != nil {
+		return failed("/run/cloud-init/result.json: %v: %s", err, o.out("cloud_result"))
+	}
+	if !strings.HasPrefix(result.V1.Datasource, "DataSourceNoCloud ") {
+		return failed("cloud-init read %q, where the VM has a NoCloud seed", result.V1.Datasource)
+	}
+	return passed("%s", result.V1.Datasource)
+}
+
+func judgeSchema(o *observation) verdict {
+	p := o.probes["schema"]
+	if p.exit != 0 || strings.Contains(p.out, "Invalid") {
+		return failed("cloud-init schema --system exits with %d: %s", p.exit, p.out)
+	}
+	return passed("%s", p.out)
+}
+
+func judgeUserData(o *observation) verdict {
+	marker := o.seed.marker
+	written := strings.Split(o.out("written"), "\n")
+	switch {
+	case written[0] != marker:
+		return failed("%s holds %q, where write_files put %q", writtenPath, written[0], marker)
+	case len(written) < 2 || written[1] != "640 root:root":
+		return failed("%s is %q, where write_files asked for 640 root:root", writtenPath, written[1:])
+	case o.out("ran") != marker:
+		return failed("%s holds %q, where runcmd put %q", ranPath, o.out("ran"), marker)
+	}
+	return passed("%s and %s hold this run's marker %s", writtenPath, ranPath, marker)
+}
+
+func judgeHostname(o *observation) verdict {
+	if o.vendor() == "nocloud" {
+		return judgeBareHostname(o)
+	}
+	want := o.seed.hostname + "\n" + o.seed.fqdn()
+	for _, boot := range []struct{ probe, when string }{{"hostname", "at the first boot"}, {"again/hostname", "after the reboot"}} {
+		if got := o.out(boot.probe); got != want {
+			return failed("host name and FQDN are %q %s, where the seed says %q", got, boot.when, want)
+		}
+	}
+	return passed("%s, also after the reboot", o.seed.fqdn())
+}
+
+// judgeBareHostname: nobody gives a nocloud image a name, so it only has to keep the one that it took.
+func judgeBareHostname(o *observation) verdict {
+	first, second := firstLine(o.out("hostname")), firstLine(o.out("again/hostname"))
+	if first == "" || first != second {
+		return failed("host name %q became %q by a reboot", first, second)
+	}
+	return passed("%s, also after the reboot", first)
+}
+
+// judgeHosts wants localhost on both loopback addresses, this host's name on one, and no name on any other address.
+func judgeHosts(o *observation) verdict {
+	names := map[string][]string{}
+	for line := range strings.SplitSeq(o.out("hosts"), "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		if f := strings.Fields(line); len(f) > 1 {
+			names[f[0]] = append(names[f[0]], f[1:]...)
+		}
+	}
+	if !slices.Contains(names["127.0.0.1"], "localhost") {
+		return failed("127.0.0.1 is not localhost:\n%s", o.out("hosts"))
+	}
+	if !slices.Contains(names["::1"], "localhost") {
+		return failed("::1 is not localhost:\n%s", o.out("hosts"))
+	}
+	for address := range names {
+		if !strings.HasPrefix(address, "127.") && !isLocal6(address) {
+			return failed("%s is in /etc/hosts, which came with the image:\n%s", address, o.out("hosts"))
+		}
+	}
+	host := firstLine(o.out("hostname"))
+	if o.vendor() != "nocloud" && !slices.Contains(names["127.0.1.1"], host) {
+		return failed("127.0.1.1 is not %s:\n%s", host, o.out("hosts"))
+	}
+	return passed("localhost %v %v, this host %v", names["127.0.0.1"], names["::1"], names["127.0.1.1"])
+}
+
+// isLocal6 tells the loopback address and the prefixes that Debian's default /etc/hosts names.
+func isLocal6(address string) bool {
+	return slices.Contains([]string{"::1", "fe00::0", "ff00::0", "ff02::1", "ff02::2", "ff02::3"}, address)
+}

@@ -1,0 +1,160 @@
+package boot
+
+import (
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+//go:embed probes.sh
+var probeScript string
+
+// probe is what one probe of probes.sh printed.
+type probe struct {
+	out  string // without the final newline
+	exit int
+	took time.Duration
+}
+
+var probeMark = regexp.MustCompile(`^@@([0-9a-f]+) (begin|end) ([a-z0-9_]+)(?: (\d+) (-?\d+))?$`)
+
+// parseProbes reads the output of probes.sh. A probe whose end is missing, because the guest died or was too slow, is
+// left out: the checks that read it count as not reached.
+func parseProbes(output, nonce string) map[string]probe {
+	found := map[string]probe{}
+	var name string
+	var lines []string
+	for line := range strings.SplitSeq(strings.ReplaceAll(output, "\r\n", "\n"), "\n") {
+		m := probeMark.FindStringSubmatch(line)
+		switch {
+		case m == nil || m[1] != nonce:
+			lines = append(lines, line)
+		case m[2] == "begin":
+			name, lines = m[3], nil
+		case m[3] == name:
+			exit, _ := strconv.Atoi(m[4])
+			hundredths, _ := strconv.Atoi(m[5])
+			found[name] = probe{
+				out:  strings.TrimRight(strings.Join(lines, "\n"), "\n"),
+				exit: exit,
+				took: time.Duration(max(hundredths, 0)) * 10 * time.Millisecond,
+			}
+		}
+	}
+	return found
+}
+
+// properties reads the output of "systemctl show --property", one map a unit, by its Id.
+func properties(output string) map[string]map[string]string {
+	units := map[string]map[string]string{}
+	for block := range strings.SplitSeq(output, "\n\n") {
+		unit := map[string]string{}
+		for line := range strings.SplitSeq(block, "\n") {
+			if key, value, ok := strings.Cut(line, "="); ok {
+				if old := unit[key]; old != "" {
+					value = old + "\n" + value
+				}
+				unit[key] = value
+			}
+		}
+		if id := unit["Id"]; id != "" {
+			units[id] = unit
+		}
+	}
+	return units
+}
+
+// cloudStatus is what "cloud-init status --format json" prints (cloud-init documentation, "CLI commands").
+type cloudStatus struct {
+	Status      string              `json:"status"`
+	Extended    string              `json:"extended_status"`
+	Datasource  string              `json:"datasource"`
+	Errors      []string            `json:"errors"`
+	Recoverable map[string][]string `json:"recoverable_errors"` // by log level
+}
+
+func parseCloudStatus(output string) (cloudStatus, error) {
+	var s cloudStatus
+	start := strings.IndexByte(output, '{') // --wait prints dots first
+	if start < 0 {
+		return s, fmt.Errorf("cloud-init status printed no JSON: %q", output)
+	}
+	err := json.NewDecoder(strings.NewReader(output[start:])).Decode(&s)
+	return s, err
+}
+
+// link is an interface in the output of "ip -json address".
+type link struct {
+	Name     string   `json:"ifname"`
+	Other    []string `json:"altnames"`
+	MTU      int      `json:"mtu"`
+	State    string   `json:"operstate"`
+	Type     string   `json:"link_type"`
+	MAC      string   `json:"address"`
+	Addreses []struct {
+		Family  string `json:"family"`
+		Local   string `json:"local"`
+		Prefix  int    `json:"prefixlen"`
+		Scope   string `json:"scope"`
+		Dynamic bool   `json:"dynamic"`
+	} `json:"addr_info"`
+}
+
+// route is an entry in the output of "ip -json route show".
+type route struct {
+	Gateway string `json:"gateway"`
+	Dev     string `json:"dev"`
+	Proto   string `json:"protocol"`
+}
+
+// ethernet returns the one network interface that is not the loopback.
+func ethernet(output string) (link, error) {
+	var links, found []link
+	if err := json.Unmarshal([]byte(output), &links); err != nil {
+		return link{}, fmt.Errorf("ip printed %.200q: %w", output, err)
+	}
+	var names []string
+	for _, l := range links {
+		if l.Type == "ether" {
+			found = append(found, l)
+			names = append(names, l.Name)
+		}
+	}
+	if len(found) != 1 {
+		return link{}, fmt.Errorf("the guest has %d network interfaces %q, where its machine has one", len(found), names)
+	}
+	return found[0], nil
+}
+
+// socket is a line of "ss --no-header --listening --numeric --tcp --udp --processes".
+type socket struct {
+	proto, address, port, process string
+}
+
+func (s socket) String() string { return s.proto + " " + s.address + ":" + s.port + " " + s.process }
+
+var socketProcess = regexp.MustCompile(`users:\(\("([^"]+)"`)
+
+func parseSockets(output string) []socket {
+	var found []socket
+	for line := range strings.SplitSeq(output, "\n") {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		colon := strings.LastIndexByte(fields[4], ':')
+		if colon < 0 {
+			continue
+		}
+		s := socket{proto: fields[0], address: fields[4][:colon], port: fields[4][colon+1:]}
+		if m := socketProcess.FindStringSubmatch(line); m != nil {
+			s.process = m[1]
+		}
+		found = append(found, s)
+	}
+	return found
+}
