@@ -157,11 +157,6 @@ func TestWriteRefuses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, fault.Input, "the tree needs 4"},
-		{"a tree with more files than the disk has inodes", func(t *testing.T, s *Spec) {
-			for i := range 5000 {
-				put(t, s.Tree, fmt.Sprintf("var/many/%d", i), "", 0o644)
-			}
-		}, fault.Input, "inodes, a root partition of 71 MiB holds"},
 		{"a disk without room for the root", func(_ *testing.T, s *Spec) { s.Size = 100 << 20 }, fault.Input, "has no room for partition \"root\""},
 		{"an unknown architecture", func(_ *testing.T, s *Spec) { s.Arch = "amd46" }, fault.Input, "unknown architecture \"amd46\""},
 		{"an architecture of later days", func(_ *testing.T, s *Spec) { s.Arch = "arm64" }, fault.Input, "\"arm64\" cannot be assembled yet"},

@@ -18,12 +18,8 @@ func demandSpace(ctx context.Context, tree string, l *Layout, path string) error
 	if err != nil {
 		return err
 	}
-	root := l.of(roleRoot)
-	if room := roomOf(root.Size) - bootFiles; u.bytes > room || u.inodes > root.Size/bytesPerInode {
-		return fault.WithHint(
-			fault.Inputf("the tree needs %s and %d inodes, a root partition of %s holds %s and %d",
-				mebibytes(u.bytes), u.inodes, mebibytes(root.Size), mebibytes(max(room, 0)), root.Size/bytesPerInode),
-			tooLarge)
+	if err := demandFit(u, l.of(roleRoot).Size); err != nil {
+		return err
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(path), &st); err != nil {
@@ -36,6 +32,16 @@ func demandSpace(ctx context.Context, tree string, l *Layout, path string) error
 			"free space there, or choose another output directory")
 	}
 	return ctx.Err()
+}
+
+// demandFit compares what a tree needs with a root partition of size bytes.
+func demandFit(u usage, size int64) error {
+	room, inodes := max(roomOf(size)-bootFiles, 0), size/bytesPerInode
+	if u.bytes <= room && u.inodes <= inodes {
+		return nil
+	}
+	return fault.WithHint(fault.Inputf("the tree needs %s and %d inodes, a root partition of %s holds %s and %d",
+		mebibytes(u.bytes), u.inodes, mebibytes(size), mebibytes(room), inodes), tooLarge)
 }
 
 const tooLarge = "give the vendor a larger disk in the matrix, or install less"
