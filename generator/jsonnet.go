@@ -19,6 +19,7 @@ import (
 const (
 	maxEvaluation = 20 * time.Second
 	maxHeap       = 512 << 20 // bytes
+	maxGoStack    = 128 << 20 // bytes; tailstrict calls nest in Go, and at 1 GiB Go ends the program
 	maxStack      = 500       // nested calls
 )
 
@@ -81,8 +82,8 @@ func watch(ctx context.Context) limitWatch {
 					reached <- fault.Inputf("it did not end within %s: it seems to loop", maxEvaluation)
 					return
 				}
-				if heap := heapBytes(); heap > maxHeap {
-					reached <- fault.Inputf("it needs more than %d MiB of memory: it seems to loop", maxHeap>>20)
+				if heap, stack := memory(); heap > maxHeap || stack > maxGoStack {
+					reached <- fault.Inputf("it needs more than %d MiB of memory or calls itself without end: it seems to loop", maxHeap>>20)
 					return
 				}
 			}
@@ -91,10 +92,11 @@ func watch(ctx context.Context) limitWatch {
 	return limitWatch{reached, cancel}
 }
 
-func heapBytes() uint64 {
-	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
-	metrics.Read(sample)
-	return sample[0].Value.Uint64()
+// memory returns the bytes of objects and of stacks.
+func memory() (heap, stack uint64) {
+	samples := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}}
+	metrics.Read(samples)
+	return samples[0].Value.Uint64(), samples[1].Value.Uint64()
 }
 
 // confinedImporter imports regular files of one file system only; jsonnet.FileImporter opens any path.

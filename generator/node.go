@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -39,11 +40,14 @@ type node struct {
 	kind   nodeKind
 	line   int
 	text   string // of a scalar, as written
+	tag    string // of YAML, where it is not one of YAML's own: "!reference"
 	keys   []*node
 	values []*node // of an object, one a key; of a list, its items
 }
 
 // parseYAML reads the only document of a YAML text.
+//
+// A mapping's "<<" is an ordinary key here.
 func parseYAML(source []byte) (*node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(source))
 	var document, second yaml.Node
@@ -78,7 +82,7 @@ func (c *yamlConverter) convert(y *yaml.Node, depth int) (*node, error) {
 	case yaml.MappingNode:
 		return c.mapping(y, depth)
 	case yaml.SequenceNode:
-		n := &node{kind: list, line: y.Line}
+		n := &node{kind: list, line: y.Line, tag: ownTag(y)}
 		for _, item := range y.Content {
 			v, err := c.convert(item, depth+1)
 			if err != nil {
@@ -107,13 +111,21 @@ func (c *yamlConverter) mapping(y *yaml.Node, depth int) (*node, error) {
 	return n, nil
 }
 
+// ownTag returns a tag like !reference, which the program that reads the document gives a meaning.
+func ownTag(y *yaml.Node) string {
+	if strings.HasPrefix(y.Tag, "!") && !strings.HasPrefix(y.Tag, "!!") {
+		return y.Tag
+	}
+	return ""
+}
+
 func yamlScalar(y *yaml.Node) *node {
 	kinds := map[string]nodeKind{"!!str": text, "!!int": number, "!!float": number}
 	kind, ok := kinds[y.ShortTag()]
 	if !ok {
 		kind = other
 	}
-	return &node{kind: kind, line: y.Line, text: y.Value}
+	return &node{kind: kind, line: y.Line, text: y.Value, tag: ownTag(y)}
 }
 
 // parseJSON reads the only value of a JSON text. With lines false the text was computed and its lines mean nothing.
@@ -206,6 +218,51 @@ func (p *jsonParser) fill(n *node, open json.Delim, depth int) error {
 	}
 	_, err := p.decoder.Token()
 	return err
+}
+
+// get returns the value of a key of an object, or nil. The last of equal keys counts, as for YAML readers in general.
+func (n *node) get(key string) *node {
+	if n == nil || n.kind != object {
+		return nil
+	}
+	for i := len(n.keys) - 1; i >= 0; i-- {
+		if n.keys[i].text == key {
+			return n.values[i]
+		}
+	}
+	return nil
+}
+
+// any returns the value as encoding/json would decode it.
+func (n *node) any() any {
+	switch n.kind {
+	case object:
+		m := make(map[string]any, len(n.keys))
+		for i, k := range n.keys {
+			m[k.text] = n.values[i].any()
+		}
+		return m
+	case list:
+		l := make([]any, len(n.values))
+		for i, v := range n.values {
+			l[i] = v.any()
+		}
+		return l
+	case number:
+		if f, err := strconv.ParseFloat(n.text, 64); err == nil {
+			return f
+		}
+		return n.text
+	case other:
+		switch strings.ToLower(n.text) {
+		case "true", "yes", "on":
+			return true
+		case "false", "no", "off":
+			return false
+		}
+		return nil
+	}
+	return n.text
 }
 
 // position says where in which file a value stands.

@@ -46,6 +46,7 @@ type templateContext struct {
 	Cells   []templateCell   `json:"cells"`
 	Parts   []templatePart   `json:"parts"`
 	Last    bool             `json:"last"`
+	Why     string           `json:"why"`
 }
 
 // templateCell leaves out of a cell what no job tells, its classes.
@@ -63,9 +64,6 @@ type templatePart struct {
 
 // Lay lays out a plan. An empty plan becomes one job that says why it is empty.
 func (l Layout) Lay(ctx context.Context, plan *manifest.Plan) (*Pipeline, error) {
-	if len(plan.Data.Cells) == 0 {
-		return onePipeline(noOp(plan))
-	}
 	if plan.Data.Type == image.Published && l.Version == (image.Version{}) {
 		return nil, fault.WithHint(fault.Inputf("a release promotes a daily version, and none is named"), "name a tested one: --version YYYYMMDD-N")
 	}
@@ -74,6 +72,7 @@ func (l Layout) Lay(ctx context.Context, plan *manifest.Plan) (*Pipeline, error)
 		return nil, err
 	}
 	defer e.close()
+	e.context.Why = plan.Data.Why
 	if len(plan.Data.Cells) <= cellsPerFile {
 		text, err := e.file(ctx, plan.Data.Cells, nil, true)
 		if err != nil || len(text) <= maxPipelineSize {

@@ -1,11 +1,250 @@
 package generator
 
 import (
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
+
+var aDaily = image.Version{Date: "20260814", Number: 2204}
+
+func lay(t testing.TB, c *Config, uploadType image.UploadType, l Layout, s Selection) *Pipeline {
+	t.Helper()
+	plan, err := c.Plan(uploadType, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Version, l.PartName = aDaily, "child"
+	p, err := l.Lay(t.Context(), plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// resolved returns the visible jobs of a file with what they extend.
+func resolved(t testing.TB, text []byte) map[string]map[string]any {
+	t.Helper()
+	var document map[string]json.RawMessage
+	if err := json.Unmarshal(text, &document); err != nil {
+		t.Fatal(err)
+	}
+	jobs := map[string]map[string]any{}
+	for name, raw := range document {
+		var own, job map[string]any
+		if name == "stages" || strings.HasPrefix(name, ".") {
+			continue
+		}
+		if err := json.Unmarshal(raw, &own); err != nil {
+			t.Fatal(err)
+		}
+		if parent, ok := own["extends"].(string); ok {
+			if err := json.Unmarshal(document[parent], &job); err != nil {
+				t.Fatalf("%s extends %q: %v", name, parent, err)
+			}
+		} else {
+			job = map[string]any{}
+		}
+		for k, v := range own {
+			if inherited, ok := job[k].(map[string]any); ok {
+				for k, v := range v.(map[string]any) {
+					inherited[k] = v
+				}
+				continue
+			}
+			job[k] = v
+		}
+		jobs[name] = job
+	}
+	return jobs
+}
+
+// TestLay checks every job of every type against what a good job has, and each file with lint.
+func TestLay(t *testing.T) {
+	c := load(t, "")
+	for uploadType, want := range map[image.UploadType]map[string]int{
+		image.Dev:       {"build": 112, "check": 112, "boot": 112},
+		image.Daily:     {"build": 105, "check": 105, "boot": 105, "publish": 136, "cloud": 31, "promote": 24, "index": 1, "notify": 1, "prune": 4},
+		image.Published: {"promote": 21, "index": 1, "notify": 1},
+	} {
+		p := lay(t, c, uploadType, Layout{}, Selection{})
+		got := map[string]int{}
+		for name, job := range resolved(t, p.Files[0].JSON) {
+			kind, _, _ := strings.Cut(name, " ")
+			got[kind]++
+			goodJob(t, name, job)
+		}
+		if compact(t, got) != compact(t, want) {
+			t.Errorf("%s has %v jobs, want %v", uploadType, got, want)
+		}
+		lintPipeline(t, string(uploadType), p)
+	}
+}
+
+func goodJob(t *testing.T, name string, job map[string]any) {
+	t.Helper()
+	for _, key := range []string{"stage", "image", "tags", "timeout", "retry", "interruptible", "rules", "needs", "script", "variables"} {
+		if job[key] == nil {
+			t.Errorf("job %q has no %s", name, key)
+		}
+	}
+	limit, _ := strconv.Atoi(strings.TrimSuffix(job["timeout"].(string), " minutes"))
+	script, _ := strconv.Atoi(strings.TrimSuffix(job["variables"].(map[string]any)["RUNNER_SCRIPT_TIMEOUT"].(string), "m"))
+	if script <= 0 || script >= limit {
+		t.Errorf("job %q: its script may take %d of %d minutes", name, script, limit)
+	}
+	if got := compact(t, job["retry"]); got != `{"max":2,"when":["runner_system_failure"]}` {
+		t.Errorf("job %q: retry %s", name, got)
+	}
+	if job["id_tokens"] != nil && compact(t, job["rules"]) != `[{"if":"$CI_COMMIT_REF_PROTECTED == \"true\"","when":"on_success"}]` {
+		t.Errorf("job %q has credentials, and rules %s", name, compact(t, job["rules"]))
+	}
+}
+
+// lintPipeline finds no problem in any file of a pipeline.
+func lintPipeline(t *testing.T, summary string, p *Pipeline) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, f := range p.Files {
+		path := filepath.Join(dir, "p.yml"+f.Name)
+		if err := os.WriteFile(path, f.JSON, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		problems, err := Lint(t.Context(), path, LintOptions{Schema: upstream(t, "../gitlab-ci-schema.json"), Runners: [][]string{{"debcloud"}}})
+		if err != nil || len(problems) > 0 {
+			t.Errorf("%s %s: %d problems, first %v; %v", summary, f.Name, len(problems), problems, err)
+		}
+		if len(f.JSON) > maxPipelineSize {
+			t.Errorf("%s %s has %d bytes", summary, f.Name, len(f.JSON))
+		}
+	}
+}
+
+// TestPromoteNeedsAll: a release becomes public only when each of its images was published, tested on its cloud, or both.
+func TestPromoteNeedsAll(t *testing.T) {
+	jobs := resolved(t, lay(t, load(t, ""), image.Daily, Layout{}, Selection{Releases: []string{"trixie"}}).Files[0].JSON)
+	var want int
+	for name := range jobs {
+		if strings.HasPrefix(name, "publish ") || strings.HasPrefix(name, "cloud test ") {
+			want++
+		}
+	}
+	for _, provider := range []string{"directory", "aws", "azure"} {
+		needs, _ := jobs["promote trixie "+provider]["needs"].([]any)
+		taken := 0
+		for _, n := range needs {
+			n := n.(map[string]any)
+			if n["artifacts"] == true {
+				taken++
+				if !strings.HasSuffix(n["job"].(string), " "+provider) {
+					t.Errorf("promotion to %s takes the documents of %s", provider, n["job"])
+				}
+			}
+		}
+		if len(needs) != want || taken == 0 {
+			t.Errorf("promotion to %s needs %d jobs and takes %d, want %d", provider, len(needs), taken, want)
+		}
+	}
+}
+
+// TestLaySplits: pipelines of any size stay inside the limits, with each job in exactly one file.
+func TestLaySplits(t *testing.T) {
+	for _, row := range []struct {
+		summary string
+		cells   int
+		archs   int // more of them make a single release large
+		files   int
+	}{
+		{"a release beyond 50 needs", 0, 60, 3},
+		{"many releases", 1000, 0, 9},
+	} {
+		source := synthetic(max(row.cells, 20))
+		for i := range row.archs {
+			source = strings.Replace(source, "archs:\n", fmt.Sprintf("archs:\n- {name: more%d}\n", i), 1)
+		}
+		c, err := parse("c.yaml", []byte(source))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := lay(t, c, image.Daily, Layout{}, Selection{})
+		if len(p.Files) != row.files {
+			t.Errorf("%s: %d files, want %d", row.summary, len(p.Files), row.files)
+		}
+		builds := map[string]bool{}
+		for _, f := range p.Files {
+			for name := range resolved(t, f.JSON) {
+				if strings.HasPrefix(name, "build ") {
+					if builds[name] {
+						t.Errorf("%s: %s stands in two files", row.summary, name)
+					}
+					builds[name] = true
+				}
+			}
+		}
+		plan, _ := c.Plan(image.Daily, Selection{})
+		if len(builds) != len(plan.Data.Cells) {
+			t.Errorf("%s: %d builds for %d cells", row.summary, len(builds), len(plan.Data.Cells))
+		}
+		lintPipeline(t, row.summary, p)
+	}
+}
+
+func TestLayNothing(t *testing.T) {
+	p := lay(t, load(t, ""), image.Daily, Layout{}, Selection{Vendors: []string{"gce"}})
+	jobs := resolved(t, p.Files[0].JSON)
+	if v, _ := jobs["nothing to do"]["variables"].(map[string]any); len(jobs) != 1 || v["DEBCLOUD_WHY"] != "no image of type daily matches --vendor gce" {
+		t.Errorf("jobs %v", jobs)
+	}
+	lintPipeline(t, "nothing", p)
+}
+
+func TestLayRefuses(t *testing.T) {
+	c := load(t, "")
+	plan, _ := c.Plan(image.Published, Selection{})
+	_, err := Layout{}.Lay(t.Context(), plan)
+	wantInput(t, "a release of nothing", err, "a release promotes a daily version, and none is named")
+	if hint := fault.HintOf(err); !strings.Contains(hint, "--version") {
+		t.Errorf("hint %q", hint)
+	}
+}
+
+// TestTemplates: a team's folder goes before the built-in templates and can build on them.
+func TestTemplates(t *testing.T) {
+	c := load(t, "")
+	one := Selection{[]string{"trixie"}, []string{"ec2"}, []string{"amd64"}}
+	for _, row := range []struct{ summary, file, text, want, err string }{
+		{"settings of its own", "settings.libsonnet", "(import 'debcloud/settings.libsonnet') + { tags+: { vm: ['mine'] } }", `"tags": [ "mine" ]`, ""},
+		{"a kind on top of the built-in one", "build.libsonnet", "function(lib) (import 'debcloud/build.libsonnet')(lib) + { base+: { before_script: ['date'] } }", `"before_script": [ "date" ]`, ""},
+		{"syntax error: file and line", "build.libsonnet", "function(lib) {\n  base: \n}", "", "build.libsonnet:3:"},
+		{"a field that does not exist: file and line", "build.libsonnet", "function(lib) {\n  base: lib.jobb('build'),\n  of(cell): {},\n}", "", "build.libsonnet:2:9-17"},
+		{"an import outside the folder", "build.libsonnet", "import '../../secret'", "", `import "../../secret" leaves the folder`},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, row.file), []byte(row.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		plan, err := c.Plan(image.Dev, one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Layout{Templates: dir}.Lay(t.Context(), plan)
+		if row.err != "" {
+			wantInput(t, row.summary, err, row.err)
+		} else if err != nil || !strings.Contains(strings.Join(strings.Fields(string(p.Files[0].JSON)), " "), row.want) {
+			t.Errorf("%s: no %s in the pipeline, %v", row.summary, row.want, err)
+		}
+	}
+	_, err := Layout{Templates: "nowhere"}.Lay(t.Context(), manifest.NewPlan(image.Dev))
+	wantInput(t, "no folder", err, "--templates nowhere: no such file or directory")
+}
 
 func BenchmarkLay(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000} {
@@ -16,15 +255,8 @@ func BenchmarkLay(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				plan, err := c.Plan(image.Daily, Selection{})
-				if err != nil {
-					b.Fatal(err)
-				}
-				p, err := Layout{PartName: "child"}.Lay(b.Context(), plan)
-				if err != nil {
-					b.Fatal(err)
-				}
 				size := 0
+				p := lay(b, c, image.Daily, Layout{}, Selection{})
 				for _, f := range p.Files {
 					size += len(f.JSON)
 				}

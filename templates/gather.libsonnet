@@ -1,9 +1,10 @@
 // gather: stands for up to 50 jobs, GitLab's limit of needs, and hands their documents on.
 function(lib) {
-  base: lib.job('gather', 'after') + lib.light + lib.documents() {
+  base: lib.job('gather', 'promote') + lib.light + lib.documents() {
     variables+: { GIT_STRATEGY: 'none' },
     before_script: [],
     script: ['ls out || true'],
   },
-  of(needs): { needs: needs },
+  // stage: of the job that needs it, because GitLab wants needs in the same or an earlier stage.
+  of(needs, stage): { needs: needs, stage: stage },
 }

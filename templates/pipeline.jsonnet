@@ -4,6 +4,7 @@
 //          version  of the daily that a release promotes
 //          cells    as in the Plan document, and name: "trixie genericcloud amd64"
 //          parts    in the place of cells where the pipeline is so large that it was split: { name, file } each
+//          why      there are no cells
 //          last     whether what comes once a pipeline (index, notify, prune) is in this file
 //
 // A job kind lives in a file of its own. A team changes one by putting a file of the same name into the folder of --templates,
@@ -23,6 +24,7 @@ function(context)
   local prune = (import 'prune.libsonnet')(lib);
   local gather = (import 'gather.libsonnet')(lib);
   local part = (import 'part.libsonnet')(lib);
+  local nothing = (import 'nothing.libsonnet')(lib);
 
   local builds = context.type != 'release' && context.cells != [];
   local publishes = context.type != 'dev';
@@ -73,19 +75,21 @@ function(context)
   else [];
 
   // GitLab allows 50 needs a job. One with more needs jobs that gather 50 each.
-  local within(it) =
+  local within(stage) = function(it)
     local needs = it.job.needs;
     local groups = [needs[i:i + 50] for i in std.range(0, std.length(needs) - 1) if i % 50 == 0];
     local names = ['gather ' + (i + 1) + ' of ' + it.name for i in std.range(0, std.length(groups) - 1)];
     if std.length(needs) <= 50 then [it]
     else
-      [job(names[i], 'gather', gather.of(groups[i])) for i in std.range(0, std.length(groups) - 1)]
-      + within(it { job+: { needs: [lib.from(name) for name in names] } });
+      [job(names[i], 'gather', gather.of(groups[i], stage)) for i in std.range(0, std.length(groups) - 1)]
+      + within(stage)(it { job+: { needs: [lib.from(name) for name in names] } });
 
-  local jobs = (if builds then std.flatMap(ofCell, context.cells) else [])
-               + std.flatMap(within, promotions)
+  local empty = context.cells == [] && context.parts == [];
+  local jobs = (if empty then [job('nothing to do', 'nothing to do', nothing.of(context.why))] else [])
+               + (if builds then std.flatMap(ofCell, context.cells) else [])
+               + std.flatMap(within('promote'), promotions)
                + std.flatMap(ofPart, context.parts)
-               + std.flatMap(within, last);
+               + (if empty then [] else std.flatMap(within('after'), last));
 
   // The hidden jobs of the kinds that occur.
   local used = std.set([it.job.extends for it in jobs if 'extends' in it.job]);
@@ -97,6 +101,7 @@ function(context)
     '.notify': notify.base,
     '.gather': gather.base,
     '.unpack': part.base,
+    '.nothing to do': nothing.base,
   } + { ['.publish ' + p]: publish.base(p) for p in providers } + { ['.cloud test ' + p]: cloudTest.base(p) for p in clouds }
                   + { ['.promote ' + p]: promote.base(p) for p in providers } + { ['.prune ' + p]: prune.base(p) for p in pruned };
 

@@ -23,7 +23,7 @@ function(lib)
       variables: { DEBCLOUD_RELEASE: release },
       environment: {
         name: lib.context.type + '/' + provider + '/' + release,
-        url: '$DEBCLOUD_PUBLIC_URL/' + release,
+        url: lib.settings.publicURL + release,
         deployment_tier: if daily then 'staging' else 'production',
       },
     },

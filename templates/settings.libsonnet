@@ -11,7 +11,7 @@
   // neither after_script nor the upload of artifacts would run.
   minutes: {
     build: 60, check: 20, boot: 40, publish: 60, 'cloud test': 60, promote: 60, index: 20, notify: 10, prune: 60,
-    gather: 10, 'unpack': 10,
+    gather: 10, unpack: 10, 'nothing to do': 10,
   },
 
   // How long GitLab keeps artifacts: images, and what is said about them.
@@ -30,6 +30,9 @@
   },
   // The provider of each vendor whose images are uploaded to a cloud; every image is published to the directory.
   clouds: { ec2: 'aws', azure: 'azure', gce: 'google' },
+
+  // Where the public tree is seen; the host is a variable of the project.
+  publicURL: 'https://$DEBCLOUD_PUBLIC_HOST/',
 
   // Every job takes its tools from the project itself.
   prepare: ['make debcloud'],

@@ -1,0 +1,141 @@
+package generator
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+)
+
+// lintText lints a file of its own and returns the problems one a line, without the file's name.
+func lintText(t testing.TB, text string, o LintOptions) (string, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "p.yml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	problems, err := Lint(t.Context(), path, o)
+	var lines []string
+	for _, p := range problems {
+		lines = append(lines, strings.TrimPrefix(p.String(), path))
+	}
+	return strings.Join(lines, "\n"), err
+}
+
+func manyNeeds(n int) string {
+	var b strings.Builder
+	b.WriteString("all:\n  script: [x]\n  needs:\n")
+	for i := range n {
+		fmt.Fprintf(&b, "  - j%d\n", i)
+	}
+	for i := range n {
+		fmt.Fprintf(&b, "j%d: {script: [x]}\n", i)
+	}
+	return b.String()
+}
+
+func TestLint(t *testing.T) {
+	for _, row := range []struct{ summary, text, want string }{
+		{"a good pipeline", "stages: [a, b]\n.base: {script: [x]}\none: {extends: .base, stage: a}\ntwo: {extends: [.base], stage: b, needs: [one]}\n", ""},
+		{"no job", "stages: [a]\n.hidden: {script: [x]}\n", ": there is no job: GitLab refuses an empty pipeline"},
+		{"a job of nothing", "one: {stage: test}\n", `:1: job "one": it has neither script, run nor trigger`},
+		{"a stage that is not declared", "stages: [a]\none: {script: [x], stage: b}\n", `:2: job "one": its stage "b" is none of .pre, a, .post`},
+		{"the default stage is not declared", "stages: [a]\none: {script: [x]}\n", `:2: job "one": its stage "test" is none of .pre, a, .post`},
+		{"needs of nothing", "one: {script: [x], needs: [twoo]}\ntwo: {script: [x]}\n", `:1: job "one": it needs "twoo", which does not exist: did you mean "two"?`},
+		{"needs with the name misspelt", "first: {script: [x]}\none:\n  script: [x]\n  needs:\n  - job: frist\n", `:5: job "one": it needs "frist", which does not exist: did you mean "first"?`},
+		{"an optional need may be missing", "one: {script: [x], needs: [{job: two, optional: true}]}\n", ""},
+		{"a need of another pipeline is not ours", "one: {script: [x], needs: [{pipeline: $P, job: generate}]}\n", ""},
+		{"a hidden job never runs", ".two: {script: [x]}\none: {script: [x], needs: [.two]}\n", `:2: job "one": it needs ".two", which is hidden and never runs`},
+		{"needs itself", "one: {script: [x], needs: [one]}\n", `:1: job "one": it needs itself`},
+		{"needs of a later stage", "stages: [a, b]\none: {script: [x], stage: a, needs: [two]}\ntwo: {script: [x], stage: b}\n", `:2: job "one": it needs "two", which is in a later stage`},
+		{"needs in a circle", "one: {script: [x], needs: [two]}\ntwo: {script: [x], needs: [three]}\nthree: {script: [x], needs: [one]}\n",
+			`:1: job "one": needs go in a circle: "one" → "two" → "three" and back`},
+		{"50 needs", manyNeeds(50), ""},
+		{"51 needs", manyNeeds(51), `:4: job "all": it needs 51 jobs, GitLab's limit is 50`},
+		{"needs inherited", ".b: {script: [x], needs: [nothing]}\none: {extends: .b}\n", `:1: job "one": it needs "nothing", which does not exist`},
+		{"extends of nothing", "one: {extends: .bse}\n.base: {script: [x]}\n", `:1: job "one": it extends ".bse", which does not exist: did you mean ".base"?`},
+		{"extends in a circle", ".a: {extends: .b}\n.b: {extends: .a}\none: {script: [x]}\n", `:1: job ".a": extends go in a circle: ".a" → ".b" and back`},
+		{"merge keys are read", "one: &one {script: [x]}\ntwo: {<<: *one, needs: [one]}\n", ""},
+		{"a reference is not judged", ".a: {n: [z]}\none: {script: [x], needs: !reference [.a, n]}\n", ""},
+		{"an include that cannot be read hides names", "include: [{project: p, file: f}]\none: {extends: .elsewhere, needs: [there]}\n", ""},
+		{"a job twice", "one: {script: [x]}\none: {script: [y]}\n", `:2: job "one": it is defined twice in this file: GitLab takes the last`},
+		{"parallel over the limit", "one: {script: [x], parallel: 201}\n", `:1: job "one": parallel makes 201 jobs, GitLab's limit is 200`},
+		{"a matrix over the limit", "one: {script: [x], parallel: {matrix: [{A: [" + strings.Repeat("1,", 20) + "], B: [" + strings.Repeat("1,", 11) + "]}]}}\n", `:1: job "one": parallel makes 220 jobs, GitLab's limit is 200`},
+		{"four files of a child", "one: {trigger: {include: [{local: a}, {local: b}, {local: c}, {local: d}]}}\n", `:1: job "one": trigger:include has 4 files, GitLab's limit is 3`},
+		{"a child of no job", "one: {trigger: {include: [{artifact: c.yml, job: generat}]}}\ngenerate: {script: [x]}\n", `:1: job "one": its child is an artifact of job "generat", which does not exist: did you mean "generate"?`},
+		{"151 includes", "include: [" + strings.Repeat("{template: x},", 151) + "]\n", ":1: more than 150 includes, GitLab's limit"},
+		{"a runner for each tag, none for both", "one: {script: [x], tags: [kvm, arm64]}\n", `:1: job "one": no runner has all of its tags kvm, arm64`},
+		{"tags by default", "default: {tags: [s390x]}\none: {script: [x]}\n", `:1: job "one": no runner has all of its tags s390x`},
+		{"tags that a runner has", ".b: {tags: [amd64]}\none: {extends: .b, script: [x]}\n", ""},
+		{"tags that a variable tells", "one: {script: [x], tags: [$ARCH]}\n", ""},
+		{"too large", "one: {script: [x]}\n#" + strings.Repeat("x", maxYAMLSize), fmt.Sprintf(": the file has %d bytes, GitLab's limit is 2097152", maxYAMLSize+20)},
+	} {
+		got, err := lintText(t, row.text, LintOptions{Runners: [][]string{{"kvm", "amd64"}, {"arm64"}}})
+		if err != nil || got != row.want {
+			t.Errorf("%s:\ngot  %s %v\nwant %s", row.summary, got, err, row.want)
+		}
+	}
+}
+
+func TestLintInclude(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		".gitlab-ci.yml": "include: {local: ci/jobs.yml}\none: {extends: .base, needs: [two, three]}\n",
+		"ci/jobs.yml":    ".base: {script: [x]}\ntwo: {extends: .base}\n",
+	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	problems, err := Lint(t.Context(), filepath.Join(dir, ".gitlab-ci.yml"), LintOptions{})
+	if err != nil || len(problems) != 1 || problems[0].Text != `it needs "three", which does not exist` {
+		t.Errorf("%v %v", problems, err)
+	}
+}
+
+func TestLintSchema(t *testing.T) {
+	schema := upstream(t, "../gitlab-ci-schema.json")
+	for _, row := range []struct{ summary, text, want string }{
+		{"good", "one: {script: [x]}\n", ""},
+		{"an unknown key of a job", "one:\n  script: [x]\n  tag: [a]\n", `:2: job "one": : additional properties 'tag' not allowed`},
+		{"a retry that GitLab does not know", "one:\n  script: [x]\n  retry:\n    max: 3\n", `:4: job "one": retry.max:`},
+	} {
+		got, err := lintText(t, row.text, LintOptions{Schema: schema})
+		if err != nil || !strings.HasPrefix(got, row.want) || row.want == "" && got != "" {
+			t.Errorf("%s:\ngot  %s %v\nwant %s", row.summary, got, err, row.want)
+		}
+	}
+	_, err := lintText(t, "one: {script: [x]}\n", LintOptions{Schema: "nowhere.json"})
+	wantInput(t, "no schema", err, "--schema nowhere.json")
+}
+
+func TestLintRefuses(t *testing.T) {
+	for _, row := range []struct{ summary, text, want string }{
+		{"no YAML", "one: [", "p.yml:"},
+		{"a list", "- one\n", "p.yml:1: it is a list where an object is needed"},
+		{"a bomb", bomb, "once its aliases are followed"},
+		{"nested deep", strings.Repeat("[", 300) + strings.Repeat("]", 300), "nested more than"},
+	} {
+		_, err := lintText(t, row.text, LintOptions{})
+		wantInput(t, row.summary, err, row.want)
+	}
+}
+
+// FuzzLint: no input panics or hangs; what cannot be read is an input error.
+func FuzzLint(f *testing.F) {
+	f.Add([]byte("one: {script: [x], needs: [two], extends: [.a, .b], parallel: {matrix: [{A: [1, 2]}]}}\ntwo: &a {trigger: {include: x}}\n.a: {<<: *a}\n"))
+	f.Add([]byte("stages: [a]\ninclude: [a, {local: b}]\ndefault: {tags: [x]}\none: {stage: a, tags: x, retry: 1}\n"))
+	f.Add([]byte(bomb))
+	f.Add([]byte("a: &a {<<: *a}"))
+	f.Fuzz(func(t *testing.T, source []byte) {
+		if _, err := lintText(t, string(source), LintOptions{Runners: [][]string{{"x"}}}); err != nil && fault.KindOf(err) != fault.Input {
+			t.Error(err)
+		}
+	})
+}
