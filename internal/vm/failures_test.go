@@ -31,11 +31,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// childURI names the daemon that the child uses. Empty: one of its own.
+const childURI = "DEBCLOUD_VM_TEST_URI"
+
 // child is what the killed process says of itself.
 type child struct{ Domain, Run, Dir string }
 
 func runDomain(dir string) error {
-	h, err := Open(context.Background(), Options{Dir: dir, Private: true})
+	h, err := Open(context.Background(), Options{Dir: dir, Private: true, URI: os.Getenv(childURI)})
 	if err != nil {
 		return err
 	}
@@ -69,7 +72,9 @@ func waitUntil(t *testing.T, what string, holds func() bool) {
 	}
 }
 
-func TestNothingOutlivesAKilledProcess(t *testing.T) {
+// killedChild runs a domain in another process and kills that with SIGKILL.
+func killedChild(t *testing.T, uri string) child {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("a private libvirtd needs root")
 	}
@@ -78,7 +83,7 @@ func TestNothingOutlivesAKilledProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(testContext(t, time.Minute), os.Args[0])
-	cmd.Env = append(os.Environ(), childVariable+"="+dir)
+	cmd.Env = append(os.Environ(), childVariable+"="+dir, childURI+"="+uri)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -100,22 +105,55 @@ func TestNothingOutlivesAKilledProcess(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	waitUntil(t, "QEMU and libvirtd are gone", func() bool { return len(processesWith(c.Domain)) == 0 && len(processesWith(c.Run)) == 0 })
 	for _, left := range []string{c.Run, c.Dir} {
 		if _, err := os.Stat(left); err != nil {
 			t.Errorf("the test proves nothing: %v", err)
 		}
 	}
+	return c
+}
 
-	h, err := Open(testContext(t, time.Minute), Options{Dir: t.TempDir(), Private: true}) // another directory
+func gone(t *testing.T, paths ...string) {
+	t.Helper()
+	for _, path := range paths {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+}
+
+func TestNothingOutlivesAKilledProcess(t *testing.T) {
+	c := killedChild(t, "")
+	waitUntil(t, "QEMU and libvirtd are gone", func() bool { return len(processesWith(c.Domain)) == 0 && len(processesWith(c.Run)) == 0 })
+	openHost(t) // with another directory for overlays
+	gone(t, c.Run, c.Dir)
+}
+
+// A daemon that is not ours keeps the domains of a killed process until the next Open; those of a living one it keeps.
+func TestOrphansOfASharedDaemon(t *testing.T) {
+	shared := openHost(t)
+	uri := shared.daemon.uri()
+	c := killedChild(t, uri)
+	if len(processesWith(c.Domain)) == 0 {
+		t.Errorf("the test proves nothing: %s is gone", c.Domain)
+	}
+	living := startGuest(t, shared, Spec{Image: guestImage(t), MemoryMiB: 64, CPUs: 1})
+	h, err := Open(testContext(t, time.Minute), Options{Dir: t.TempDir(), URI: uri})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer h.Close()
-	for _, left := range []string{c.Run, c.Dir} {
-		if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is still there: %v", left, err)
-		}
+	waitUntil(t, "the orphan is gone", func() bool { return len(processesWith(c.Domain)) == 0 })
+	gone(t, c.Run, c.Dir)
+	if living.State() != Running {
+		t.Error("a domain of a living process was destroyed")
+	}
+	d := startGuest(t, h, Spec{Image: guestImage(t), MemoryMiB: 64, CPUs: 1})
+	printed(t, d, "ready", 1)
+	if err := h.Close(); err != nil {
+		t.Error(err)
+	}
+	if len(processesWith(d.name)) > 0 || living.State() != Running {
+		t.Error("Close must end this host's domains and no others")
 	}
 }
 
@@ -126,11 +164,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitUntil(t, "no process", func() bool { return len(processesWith(d.name)) == 0 && len(processesWith(h.run)) == 0 })
-	for _, path := range []string{h.run, d.files.dir} {
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is still there: %v", path, err)
-		}
-	}
+	gone(t, h.run, d.files.dir)
 	if b, _ := os.ReadFile("/proc/mounts"); bytes.Contains(b, []byte(h.run)) {
 		t.Error("a mount is still there")
 	}

@@ -17,8 +17,10 @@ import (
 const metadataNamespace = "https://salsa.debian.org/cloud-team/debcloud/vm"
 
 // metadata says in a domain's description which process it belongs to and which directory goes with it.
+//
+// Its name is not in a tag: libvirt hands it back without the namespace.
 type metadata struct {
-	XMLName xml.Name `xml:"https://salsa.debian.org/cloud-team/debcloud/vm owner"`
+	XMLName xml.Name
 	process
 	Dir string `xml:"dir,attr"`
 }
@@ -34,7 +36,7 @@ func (f files) nvram() string   { return filepath.Join(f.dir, "nvram.fd") }
 
 // domainXML describes the machine to libvirt: a q35 board with virtio devices, a serial console and no USB.
 func domainXML(name string, s Spec, f files, accel Accel, owner process) (string, error) {
-	mark, err := xml.Marshal(metadata{process: owner, Dir: f.dir})
+	mark, err := xml.Marshal(metadata{XMLName: xml.Name{Space: metadataNamespace, Local: "owner"}, process: owner, Dir: f.dir})
 	if err != nil {
 		return "", err
 	}
