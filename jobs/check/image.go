@@ -2,6 +2,7 @@ package check
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -148,7 +149,25 @@ func readPartitions(f *os.File) (partitions []partition, err error) {
 
 func openFAT(f *os.File, p *partition) (fsys fs.FS, err error) {
 	defer recovered(&err)
+	if err := soundFAT(f, p); err != nil {
+		return nil, err
+	}
 	return fat32.Read(file.New(f, true), p.Size, p.Start, 512)
+}
+
+// soundFAT holds the sizes in a FAT32 boot sector to that of the partition: go-diskfs reads as large a table as the
+// sector claims (Microsoft's FAT specification, section 3).
+func soundFAT(f *os.File, p *partition) error {
+	b := make([]byte, 512)
+	if _, err := f.ReadAt(b, p.Start); err != nil {
+		return err
+	}
+	sector, reserved, tables := int64(binary.LittleEndian.Uint16(b[11:])), int64(binary.LittleEndian.Uint16(b[14:])), int64(b[16])
+	total, table := int64(binary.LittleEndian.Uint32(b[32:])), int64(binary.LittleEndian.Uint32(b[36:]))
+	if sector != 512 || b[13] == 0 || tables == 0 || total > p.Size/512 || table == 0 || reserved+tables*table > total {
+		return fmt.Errorf("it is no FAT32 file system of at most %d sectors", p.Size/512)
+	}
+	return nil
 }
 
 // hasBootCode reads the 440 bytes of the first sector that a BIOS runs.

@@ -246,7 +246,7 @@ func TestRefuses(t *testing.T) {
 		want    string
 	}{
 		{"truncated", nil, func(t *testing.T, raw, build string) error { return os.Truncate(raw, imageSize/2) }, "it was truncated or altered; build it again"},
-		{"altered in one byte", nil, func(t *testing.T, raw, build string) error { return flip(raw, rootStart+5*mib) }, "it was altered; build it again"},
+		{"altered in one byte", nil, func(t *testing.T, raw, build string) error { return flip(raw, rootStart+5*mib, 4) }, "it was altered; build it again"},
 		{"no image", nil, func(t *testing.T, raw, build string) error { return os.Remove(raw) }, "cannot be read"},
 		{"no document", nil, func(t *testing.T, raw, build string) error { return os.Remove(build) }, "no Build document at"},
 		{"another schema", nil, func(t *testing.T, raw, build string) error {
@@ -282,7 +282,7 @@ func TestUnreadable(t *testing.T) {
 		{"no partition table", func(raw string) error { return overwrite(raw, 0, imageSize, 0) }, "the image has no partition table of type GPT that can be read"},
 		{"no root partition", func(raw string) error { return retype(raw) }, "no partition has type 4f68bce3-e8cd-4db1-96e7-fbcaf984b709"},
 		{"zeros for a root file system", func(raw string) error { return overwrite(raw, rootStart, 4096, 0) }, "root file system, partition 1: the file system is damaged: the superblock begins with"},
-		{"a damaged superblock", func(raw string) error { return flip(raw, rootStart+1024+0x18) }, "the superblock's checksum does not match"},
+		{"a damaged superblock", func(raw string) error { return flip(raw, rootStart+1024+0x18, 4) }, "the superblock's checksum does not match"},
 		{"no FAT in the ESP", func(raw string) error { return overwrite(raw, espStart, 64*512, 0xff) }, "EFI system partition, partition 15:"},
 	} {
 		t.Run(row.summary, func(t *testing.T) {
@@ -302,7 +302,7 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
-func flip(path string, at int64) error {
+func flip(path string, at int64, bits byte) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -312,7 +312,7 @@ func flip(path string, at int64) error {
 	if _, err := f.ReadAt(b, at); err != nil {
 		return err
 	}
-	_, err = f.WriteAt([]byte{b[0] ^ 4}, at)
+	_, err = f.WriteAt([]byte{b[0] ^ bits}, at)
 	return err
 }
 
@@ -353,7 +353,7 @@ func TestBitFlips(t *testing.T) {
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(3, 4))
-	places := []struct{ at, size int64 }{{0, 34 * 512}, {espStart, 64 * 512}, {espStart + 64*512, 600 * 512}, {rootStart, 300 << 10}}
+	places := []struct{ at, size int64 }{{0, 34 * 512}, {espStart, 64}, {espStart, 64 * 512}, {espStart + 64*512, 600 * 512}, {rootStart, 300 << 10}}
 	noticed, flips := 0, 100
 	if n, err := strconv.Atoi(os.Getenv("DEBCLOUD_TEST_FLIPS")); err == nil {
 		flips = n
@@ -361,7 +361,8 @@ func TestBitFlips(t *testing.T) {
 	for n := range flips {
 		p := places[n%len(places)]
 		at := p.at + random.Int64N(p.size)
-		if err := flip(raw, at); err != nil {
+		bits := byte(1 << random.IntN(8))
+		if err := flip(raw, at, bits); err != nil {
 			t.Fatal(err)
 		}
 		started := time.Now()
@@ -375,7 +376,7 @@ func TestBitFlips(t *testing.T) {
 		if d := time.Since(started); d > 10*time.Second {
 			t.Errorf("byte %d: took %s", at, d)
 		}
-		if err := flip(raw, at); err != nil {
+		if err := flip(raw, at, bits); err != nil {
 			t.Fatal(err)
 		}
 	}
