@@ -18,7 +18,7 @@ type Spec struct {
 	Tree string    // root directory of the installed system; Write completes it with fstab and GRUB's files
 	Size int64     // bytes of the whole disk, a multiple of 1 MiB
 	Arch string    // Debian name
-	Seed string    // every identifier derives from it: same seed and same tree, same bytes
+	Seed string    // every identifier derives from it: same seed, tree and version of e2fsprogs, same bytes
 	Time time.Time // the latest time that a file in the image may have; whole seconds
 }
 
