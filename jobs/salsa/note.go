@@ -24,28 +24,23 @@ type Findings struct {
 
 // Note writes the note in Markdown, at most 60 kB. Everything in it that comes from an image stands in code.
 func Note(f Findings) string {
-	f.Cells = slices.Clone(f.Cells)
-	slices.SortStableFunc(f.Cells, func(a, b Cell) int { return rank(a, f.Suites) - rank(b, f.Suites) })
-	head := f.head()
+	var failed, passed []Cell
+	for _, c := range f.Cells {
+		if ok, _ := c.verdict(f.Suites); ok {
+			passed = append(passed, c)
+		} else {
+			failed = append(failed, c)
+		}
+	}
+	f.Cells = append(failed, passed...) // what is cut off at the end has passed
+	head := f.head(len(passed))
 	sections := []section{
 		f.table(), f.failures(), f.bootTimes(), f.packages(), f.consoles(), f.legend(),
 	}
 	return strings.TrimSpace(head + fit(sections, maxNote-len(head)))
 }
 
-// rank sorts failed cells first.
-func rank(c Cell, suites []string) int {
-	if ok, _ := c.verdict(suites); ok {
-		return 1
-	}
-	return 0
-}
-
-func (f Findings) head() string {
-	passed := 0
-	for _, c := range f.Cells {
-		passed += rank(c, f.Suites)
-	}
+func (f Findings) head(passed int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n### debcloud: %d of %s passed\n\n", marker(f.Job.PipelineID), passed, count(len(f.Cells), "cell"))
 	var facts []string
@@ -158,7 +153,7 @@ func sortChecks(ids []string) {
 }
 
 func (f Findings) failures() section {
-	s := section{share: 25, rest: func(n int) string { return fmt.Sprintf("… and %s more.\n\n", count(n, "failure")) }}
+	s := section{share: 20, rest: func(n int) string { return fmt.Sprintf("… and %s more.\n\n", count(n, "failure")) }}
 	for _, c := range f.Cells {
 		ok, why := c.verdict(f.Suites)
 		if ok {
@@ -200,12 +195,14 @@ func (f Findings) bootTimes() section {
 	return s
 }
 
+var notInBranch = regexp.MustCompile(`[^A-Za-z0-9._/-]`)
+
 // against is our text but for the branch's name, which may hold anything that git allows.
 func (f Findings) against() string {
 	if len(f.Baseline) == 0 {
 		return ""
 	}
-	name := regexp.MustCompile(`[^A-Za-z0-9._/-]`).ReplaceAllString(f.Against, "?")
+	name := notInBranch.ReplaceAllString(f.Against, "?")
 	if name == "" {
 		return ", against the last images"
 	}

@@ -11,6 +11,9 @@ import (
 // oneLine makes text from elsewhere one line without control and format characters (among these the ones that reverse the
 // direction of writing).
 func oneLine(text string) string {
+	if isPlain(text) && !strings.Contains(text, "  ") && strings.TrimSpace(text) == text {
+		return text
+	}
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	return strings.Join(strings.Fields(strings.Map(func(r rune) rune {
 		switch {
@@ -23,19 +26,31 @@ func oneLine(text string) string {
 	}, text)), " ")
 }
 
+// isPlain tells whether text is printable ASCII, which nearly all is.
+func isPlain(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
 // shorten cuts text to n characters, the last of which is then an ellipsis.
 func shorten(text string, n int) string {
-	if utf8.RuneCountInString(text) <= n {
+	if len(text) <= n || utf8.RuneCountInString(text) <= n {
 		return text
 	}
 	return string([]rune(text)[:n-1]) + "…"
 }
 
+var lookalikes = strings.NewReplacer("`", "ˋ", "|", "¦", `\`, "⧵")
+
 // code quotes text from elsewhere as a Markdown code span that is safe in a table cell. GitLab looks for no mention, label or
 // reference of any kind in code and renders no HTML or link there. The three characters that could end the span or the cell
 // (a backslash is one because the cell is cut before the span is read) are replaced by lookalikes.
 func code(text string, n int) string {
-	text = strings.NewReplacer("`", "ˋ", "|", "¦", `\`, "⧵").Replace(shorten(oneLine(text), n))
+	text = lookalikes.Replace(shorten(oneLine(text), n))
 	if text == "" {
 		return "—"
 	}
@@ -64,6 +79,9 @@ func block(text string, lines, width int) string {
 
 // printable keeps the blanks of a line, unlike oneLine.
 func printable(line string) string {
+	if isPlain(line) {
+		return line
+	}
 	return strings.Map(func(r rune) rune {
 		switch {
 		case r == '\t':
@@ -75,12 +93,14 @@ func printable(line string) string {
 	}, strings.ToValidUTF8(line, "\uFFFD"))
 }
 
+// inLink encodes what would end a link or a table cell.
+var inLink = strings.NewReplacer("(", "%28", ")", "%29", "|", "%7C", "<", "%3C", ">", "%3E", `\`, "%5C", "`", "%60")
+
 // link is a Markdown link. text is ours; target is a checked http URL.
 func link(text, target string) string {
 	u, err := url.Parse(target)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || u.User != nil {
 		return text
 	}
-	safe := strings.NewReplacer("(", "%28", ")", "%29", "|", "%7C", "<", "%3C", ">", "%3E", `\`, "%5C", "`", "%60").Replace(u.String())
-	return "[" + text + "](" + safe + ")"
+	return "[" + text + "](" + inLink.Replace(u.String()) + ")"
 }
