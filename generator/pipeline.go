@@ -18,7 +18,7 @@ import (
 // Limits of GitLab that a pipeline is kept inside.
 const (
 	maxPipelineSize = 1_900_000 // bytes of one file; GitLab's limit is 2 MB (ci_max_total_yaml_size_bytes)
-	cellsPerFile    = 150       // a guess that keeps the files of our templates under the limit; too large a file is split again
+	cellsPerFile    = 150       // so many of our jobs evaluate in 40 MiB and fill a fifth of a file
 )
 
 // Pipeline is a child pipeline: one file, or one that starts the others.
@@ -37,6 +37,8 @@ type Layout struct {
 	Templates string        // folder that overlays the built-in templates, or ""
 	Version   image.Version // the daily version that a plan of type release promotes
 	PartName  string        // what the names of further files begin with: child-pipeline
+
+	fileSize int // bytes; maxPipelineSize where 0
 }
 
 // templateContext is the argument of pipeline.jsonnet.
@@ -73,29 +75,32 @@ func (l Layout) Lay(ctx context.Context, plan *manifest.Plan) (*Pipeline, error)
 	}
 	defer e.close()
 	e.context.Why = plan.Data.Why
-	if len(plan.Data.Cells) <= cellsPerFile {
+	if l.fileSize == 0 {
+		l.fileSize = maxPipelineSize
+	}
+	groups := groupCells(plan.Data.Cells, cellsPerFile)
+	if len(groups) == 1 {
 		text, err := e.file(ctx, plan.Data.Cells, nil, true)
-		if err != nil || len(text) <= maxPipelineSize {
+		if err != nil || len(text) <= l.fileSize {
 			return &Pipeline{[]PipelineFile{{JSON: text}}}, err
 		}
 	}
-	return l.split(ctx, e, plan)
+	return l.split(ctx, e, groups)
 }
 
 // split lays a large plan out over several files. The jobs of a release stay together where they fit.
-func (l Layout) split(ctx context.Context, e *evaluator, plan *manifest.Plan) (*Pipeline, error) {
+func (l Layout) split(ctx context.Context, e *evaluator, groups [][]manifest.PlanCell) (*Pipeline, error) {
 	p := &Pipeline{Files: make([]PipelineFile, 1)}
 	var parts []templatePart
-	groups := groupCells(plan.Data.Cells, cellsPerFile)
 	for len(groups) > 0 {
 		text, err := e.file(ctx, groups[0], nil, false)
 		if err != nil {
 			return nil, err
 		}
-		if len(text) > maxPipelineSize {
+		if len(text) > l.fileSize {
 			half := len(groups[0]) / 2
 			if half == 0 {
-				return nil, fault.Inputf("the jobs of one image alone have %d bytes, more than the %d of a file: make the templates smaller", len(text), maxPipelineSize)
+				return nil, fault.Inputf("the jobs of one image alone have %d bytes, more than the %d of a file: make the templates smaller", len(text), l.fileSize)
 			}
 			groups = append([][]manifest.PlanCell{groups[0][:half], groups[0][half:]}, groups[1:]...)
 			continue
@@ -110,14 +115,14 @@ func (l Layout) split(ctx context.Context, e *evaluator, plan *manifest.Plan) (*
 	if err != nil {
 		return nil, err
 	}
-	if len(text) > maxPipelineSize {
-		return nil, fault.Inputf("the plan has %d images, so many that the list of its %d files has %d bytes: select fewer", len(plan.Data.Cells), len(parts), len(text))
+	if len(text) > l.fileSize {
+		return nil, fault.Inputf("the pipeline has %d files, so many that the list of them has %d bytes: select fewer images", len(parts), len(text))
 	}
 	p.Files[0].JSON = text
 	return p, nil
 }
 
-// groupCells packs whole releases into groups of at most size cells; only a larger release is cut.
+// groupCells packs whole releases into groups of at most size cells; a larger release is a group of its own.
 func groupCells(cells []manifest.PlanCell, size int) [][]manifest.PlanCell {
 	byRelease := map[string][]manifest.PlanCell{}
 	var order []string
@@ -133,9 +138,6 @@ func groupCells(cells []manifest.PlanCell, size int) [][]manifest.PlanCell {
 		release := byRelease[r]
 		if len(group) > 0 && len(group)+len(release) > size {
 			groups, group = append(groups, group), nil
-		}
-		for len(release) > size {
-			groups, release = append(groups, release[:size]), release[size:]
 		}
 		group = append(group, release...)
 	}

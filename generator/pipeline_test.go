@@ -161,12 +161,14 @@ func TestLaySplits(t *testing.T) {
 		summary string
 		cells   int
 		archs   int // more of them make a single release large
+		size    int // of a file
 		files   int
 	}{
-		{"a release beyond 50 needs", 0, 60, 3},
-		{"many releases", 1000, 0, 9},
+		{"a release beyond 50 needs", 20, 10, 0, 1},
+		{"a release beyond a file", 20, 15, 80_000, 4},
+		{"many releases", 400, 0, 0, 4},
 	} {
-		source := synthetic(max(row.cells, 20))
+		source := synthetic(row.cells)
 		for i := range row.archs {
 			source = strings.Replace(source, "archs:\n", fmt.Sprintf("archs:\n- {name: more%d}\n", i), 1)
 		}
@@ -174,7 +176,7 @@ func TestLaySplits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := lay(t, c, image.Daily, Layout{}, Selection{})
+		p := lay(t, c, image.Daily, Layout{fileSize: row.size}, Selection{})
 		if len(p.Files) != row.files {
 			t.Errorf("%s: %d files, want %d", row.summary, len(p.Files), row.files)
 		}
