@@ -24,6 +24,7 @@ type Config struct {
 	vendors     []vendor
 	buildTypes  []image.BuildType
 	publicTypes []publicType
+	schedules   []Schedule
 }
 
 type release struct {

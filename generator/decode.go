@@ -170,6 +170,7 @@ func (d *decoder) config(n *node, c *Config) error {
 		"vendors":     required(each(d, "vendor", &c.vendors, func(v vendor) string { return v.Name }, d.vendor)),
 		"types":       required(each(d, "build type", &c.buildTypes, func(t image.BuildType) string { return t.Name }, d.buildType)),
 		"publicTypes": required(each(d, "public type", &c.publicTypes, func(t publicType) string { return string(t.name) }, d.publicType)),
+		"schedules":   optional(d.schedules(&c.schedules)),
 	})
 }
 
