@@ -202,7 +202,6 @@ The console logs are written below --consoles, which the CI job keeps as artifac
 	flags.StringVar(&r.job.CommitSHA, "commit", r.job.CommitSHA, "commit that gets the statuses (default: CI_COMMIT_SHA)")
 	flags.Int64Var(&r.job.PipelineID, "pipeline", r.job.PipelineID, "pipeline that gets the statuses (default: CI_PIPELINE_ID)")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "print the note to standard output and send nothing")
-	c.MarkFlagsMutuallyExclusive("baseline", "baseline-ref")
 	return c
 }
 
@@ -253,6 +252,9 @@ func readFindings(c *cobra.Command, f *salsaFlags, r *reportFlags, files []strin
 	}
 	if len(cells) == 0 {
 		return nil, fault.Inputf("no NAME.build.json or NAME.report.json is at %s", strings.Join(files, ", "))
+	}
+	if r.baseline != "" && r.baselineRef != "" {
+		return nil, fault.Inputf("--baseline and --baseline-ref exclude each other")
 	}
 	findings := &salsa.Findings{Job: r.job, Cells: cells, Suites: r.suites, Consoles: r.consoles, Against: r.job.TargetBranch}
 	switch {
@@ -325,6 +327,16 @@ func declaredSchedules(ctx context.Context, path string) ([]salsa.Schedule, erro
 	if err != nil {
 		return nil, err
 	}
-	return nil, fault.WithHint(fault.Inputf("%s declares no schedules", config.Source()),
-		`write "schedules: []" into it if all of ours shall be removed`)
+	if config.Schedules() == nil {
+		return nil, fault.WithHint(fault.Inputf("%s declares no schedules", config.Source()),
+			`write "schedules: []" into it if all of ours shall be removed`)
+	}
+	declared := []salsa.Schedule{}
+	for _, s := range config.Schedules() {
+		declared = append(declared, salsa.Schedule(s))
+	}
+	if err := salsa.CheckSchedules(declared); err != nil {
+		return nil, fault.Inputf("%s: %w", config.Source(), err)
+	}
+	return declared, nil
 }

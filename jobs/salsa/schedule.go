@@ -15,12 +15,12 @@ import (
 
 // Schedule is a pipeline schedule that the project shall have.
 type Schedule struct {
-	Name        string            // identifies it from run to run; stands in GitLab's description in parentheses
-	Description string            // for people; "" means Name
-	Cron        string            // five fields
-	Timezone    string            // of Cron; "" means UTC
-	Ref         string            // branch or tag, short or as refs/heads/… or refs/tags/…
-	Active      bool              //
+	Name        string // identifies it from run to run; stands in GitLab's description in parentheses
+	Description string // for people; "" means Name
+	Cron        string // five fields
+	Timezone    string // of Cron; "" means UTC
+	Ref         string // branch or tag, short or as refs/heads/… or refs/tags/…
+	Active      bool
 	Variables   map[string]string // of its pipelines
 }
 
