@@ -2,6 +2,7 @@
 # Runs GRUB's own tools in the tree $1, in a mount and PID namespace of their own, which end with them.
 # $2 file system UUID, $3 PARTUUID of the root that the tree will become
 set -eu
+umask 022
 
 tree=$1
 export FS_UUID="$2" PART_UUID="$3"

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
@@ -44,12 +45,12 @@ func Write(ctx context.Context, s Spec, path string) (*Layout, error) {
 	}
 	task.Say("configuring GRUB")
 	if err := configure(ctx, s.Tree, layout); err != nil {
-		return nil, err
+		return nil, full(err, s.Tree)
 	}
 	partial := path + ".partial" // a fixed name, so that what a killed run left is overwritten by the next
 	defer os.Remove(partial)
 	if err := assemble(ctx, s, layout, partial, task); err != nil {
-		return nil, full(err, path)
+		return nil, full(err, filepath.Dir(path))
 	}
 	if err := os.Rename(partial, path); err != nil {
 		return nil, err

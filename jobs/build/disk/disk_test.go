@@ -161,6 +161,7 @@ func TestWriteRefuses(t *testing.T) {
 		{"an unknown architecture", func(_ *testing.T, s *Spec) { s.Arch = "amd46" }, fault.Input, "unknown architecture \"amd46\""},
 		{"an architecture of later days", func(_ *testing.T, s *Spec) { s.Arch = "arm64" }, fault.Input, "\"arm64\" cannot be assembled yet"},
 		{"an architecture without a layout", func(_ *testing.T, s *Spec) { s.Arch = "s390x" }, fault.Input, "no disk layout is declared for architecture \"s390x\""},
+		{"a disk of half a mebibyte more", func(_ *testing.T, s *Spec) { s.Size += 1 << 19 }, fault.Input, "is no multiple of 1 MiB"},
 		{"no seed", func(_ *testing.T, s *Spec) { s.Seed = "" }, fault.Input, "no seed"},
 		{"a tree without a kernel", func(t *testing.T, s *Spec) { os.Remove(filepath.Join(s.Tree, "boot/vmlinuz-6.1")) }, fault.Work, "has no kernel"},
 		{"grub-mkconfig that fails", func(t *testing.T, s *Spec) {
@@ -218,7 +219,7 @@ func TestWriteOnFullFileSystem(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = full(assemble(t.Context(), s, layout, image, nil), image)
+		err = full(assemble(t.Context(), s, layout, image, nil), dir)
 		if err == nil || fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), "no space is left in "+dir) {
 			t.Errorf("assemble = %v, want an error of kind Outside that says that no space is left", err)
 		}

@@ -14,7 +14,7 @@ import (
 // SectorSize is bytes of a logical sector, in which the partition table counts.
 const SectorSize = 512
 
-// alignment of the last partition's end, so that the disk's size in MiB is all that matters.
+// alignment of the disk's size, which every cloud asks for (Azure: whole MiB), and of the last partition's end.
 const alignment = 1 << 20
 
 // Layout is what Write made.
@@ -98,6 +98,8 @@ func layoutOf(s Spec) (*Layout, error) {
 		return nil, fault.Inputf("no disk layout is declared for architecture %q", s.Arch)
 	case !bootable[s.Arch]:
 		return nil, fault.Inputf("images of architecture %q cannot be assembled yet: its boot loader is not installed by debcloud", s.Arch)
+	case s.Size%alignment != 0:
+		return nil, fault.Inputf("disk size %d is no multiple of 1 MiB", s.Size)
 	case s.Seed == "":
 		return nil, fault.Inputf("no seed is given to derive the disk's identifiers from")
 	}

@@ -64,15 +64,15 @@ func roomOf(size int64) int64 {
 	return size - size/bytesPerInode*256 - journal*blockSize - size/100
 }
 
-// full turns what the system and the tools say when a file system is full, the output's or the image's, into a sentence.
-func full(err error, path string) error {
+// full turns into a sentence what the system and the tools say when a file system is full: that of dir, or the image's.
+func full(err error, dir string) error {
 	var tool *toolError
 	said := errors.As(err, &tool) && strings.Contains(strings.ToLower(tool.output), syscall.ENOSPC.Error())
 	if tool != nil && strings.Contains(tool.output, "Could not allocate") { // libext2fs: no free block or inode
 		return fault.WithHint(fault.Inputf("the tree does not fit into the disk: %w", err), tooLarge)
 	}
 	if said || errors.Is(err, syscall.ENOSPC) {
-		return fault.WithHint(fault.Outsidef("no space is left in %s for the image: %w", filepath.Dir(path), err),
+		return fault.WithHint(fault.Outsidef("no space is left in %s: %w", dir, err),
 			"free space there, or choose another output directory")
 	}
 	return err

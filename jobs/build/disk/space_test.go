@@ -43,7 +43,7 @@ func TestFull(t *testing.T) {
 		kind    fault.Kind
 		want    string
 	}{
-		{"the system says so", fmt.Errorf("write: %w", syscall.ENOSPC), fault.Outside, "no space is left in /out for the image"},
+		{"the system says so", fmt.Errorf("write: %w", syscall.ENOSPC), fault.Outside, "no space is left in /out"},
 		{"a tool says so", &toolError{"mkfs.ext4", errors.New("exit status 1"), "__populate_fs: No space left on device while writing"},
 			fault.Outside, "no space is left in /out"},
 		{"the image itself is full", &toolError{"mkfs.ext4", errors.New("exit status 1"), "__populate_fs: Could not allocate block in ext2 filesystem while writing"},
@@ -52,7 +52,7 @@ func TestFull(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.summary, func(t *testing.T) {
-			got := full(test.err, "/out/disk.raw")
+			got := full(test.err, "/out")
 			if fault.KindOf(got) != test.kind || !strings.Contains(got.Error(), test.want) {
 				t.Errorf("full = %v of kind %d, want %q of kind %d", got, fault.KindOf(got), test.want, test.kind)
 			}

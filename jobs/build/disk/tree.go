@@ -84,14 +84,23 @@ func completeTree(tree string, l *Layout) error {
 		files["etc/grub.d/enable_cloud"] = ""
 	}
 	for name, text := range files {
-		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
-			return err
-		}
-		if err := root.WriteFile(name, []byte(text), 0o644); err != nil {
+		if err := writeFile(root, name, []byte(text)); err != nil {
 			return err
 		}
 	}
 	return errors.Join(root.MkdirAll("boot/efi", 0o755), copyGRUB(root, tree, l))
+}
+
+// writeFile writes a file that everybody may read in a directory that everybody may enter, whatever the umask.
+func writeFile(root *os.Root, name string, text []byte) error {
+	dir := path.Dir(name)
+	if err := root.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := root.WriteFile(name, text, 0o644); err != nil {
+		return err
+	}
+	return errors.Join(root.Chmod(dir, 0o755), root.Chmod(name, 0o644))
 }
 
 // copyGRUB puts GRUB's modules and font where grub-install does.
@@ -111,10 +120,7 @@ func copyGRUB(root *os.Root, tree string, l *Layout) error {
 			continue // the font alone can be missing: a serial console needs none
 		}
 		if err == nil {
-			err = root.MkdirAll(path.Dir(to), 0o755)
-		}
-		if err == nil {
-			err = root.WriteFile(to, text, 0o644)
+			err = writeFile(root, to, text)
 		}
 		if err != nil {
 			return err
