@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/crypto/ssh"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 )
 
 // alarm is a pattern that a healthy console never shows.
@@ -52,14 +54,8 @@ type allowance struct {
 // allowances is empty as long as the images boot without a known complaint.
 var allowances []allowance
 
-// escapes are the terminal control sequences of ECMA-48 (CSI and OSC) and the two-byte ones.
-var escapes = regexp.MustCompile(`\x1b(\[[0-9;?=>]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[()][0-9A-Za-z]|[@-Z\\^_=>78c])`)
-
 // plain returns console text without escape sequences and carriage returns.
-func plain(console string) string {
-	text := escapes.ReplaceAllString(console, "")
-	return strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
-}
+func plain(console string) string { return guest.Plain([]byte(console)) }
 
 // finding is an alarm on a line of the console.
 type finding struct {
@@ -107,17 +103,6 @@ func excuse(id, line string, allowed []allowance, now time.Time) string {
 		}
 	}
 	return ""
-}
-
-// tail returns the last n lines that hold something.
-func tail(console string, n int) string {
-	var kept []string
-	for line := range strings.SplitSeq(plain(console), "\n") {
-		if line = strings.TrimRight(line, " \t"); line != "" {
-			kept = append(kept, line)
-		}
-	}
-	return strings.Join(kept[max(0, len(kept)-n):], "\n")
 }
 
 var (

@@ -110,9 +110,3 @@ func TestConsoleKeysAndLogin(t *testing.T) {
 		t.Errorf("found a login prompt of host %q where there is none", host)
 	}
 }
-
-func TestTail(t *testing.T) {
-	if got := tail("a\r\n\r\n\x1b[0mb  \r\nc\r\n\r\n", 2); got != "b\nc" {
-		t.Errorf("tail is %q", got)
-	}
-}

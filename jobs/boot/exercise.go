@@ -21,10 +21,10 @@ import (
 var (
 	earlyProbes = []string{
 		"boot_id", "machine_id", "cmdline", "efi", "serial", "root", "clock", "hostname", "hosts",
-		"addresses", "routes", "routes6", "resolver", "resolve=" + resolvable, "swap", "upgrades", "time_source",
+		"resolver", "resolve=" + resolvable, "swap", "upgrades", "time_source",
 	}
 	earlyCloudProbes = []string{"host_keys", "passwords", "sshd", "default_user"}
-	settledProbes    = []string{"running", "failed_logs", "analyze", "sockets", "at_boot", "kernel_log", "useradd", "sources"}
+	settledProbes    = []string{"running", "failed_logs", "analyze", "addresses", "routes", "routes6", "sockets", "at_boot", "kernel_log", "useradd", "sources"}
 	cloudProbes      = []string{"cloud_units", "cloud_result", "cloud_init", "cloud_init_log", "written", "ran", "schema"}
 	updateProbes     = []string{"update"}
 	againProbes      = []string{"boot_id", "machine_id", "hostname"}
@@ -78,17 +78,24 @@ func (m *machine) exercise(ctx context.Context) error {
 	if err := m.interrogate(ctx, overSSH(s), slices.Concat(earlyCloudProbes, earlyProbes), slices.Concat(settledProbes, cloudProbes)); err != nil {
 		return err
 	}
+	if m.reboots {
+		if err := m.reboot(ctx, s); err != nil {
+			return err
+		}
+	}
+	return m.powerOff(ctx)
+}
+
+// reboot restarts the guest and asks it again.
+func (m *machine) reboot(ctx context.Context, s *guest.SSH) error {
 	m.task.Say("rebooting")
 	if _, err := s.Run(ctx, "sudo -n systemctl reboot", nil); err != nil && ctx.Err() != nil {
-		return err
+		return err // else the connection ended before the command did
 	}
 	if err := m.awaitClosed(ctx, s); err != nil {
 		return fmt.Errorf("the reboot did not begin: %w", err)
 	}
-	if err := m.askAgain(ctx); err != nil {
-		return err
-	}
-	return m.powerOff(ctx)
+	return m.askAgain(ctx)
 }
 
 // interrogate asks what can be asked at the first boot. early is read while the boot goes on; settled waits for its end.
@@ -115,6 +122,10 @@ func (m *machine) interrogate(ctx context.Context, run shell, early, settled []s
 
 // update opens the way to the mirrors that the image's own sources name, to no other host, and runs apt-get update.
 func (m *machine) update(ctx context.Context, run shell) error {
+	if !m.updates {
+		return nil
+	}
+	m.task.Say("updating package lists")
 	_, mirrors := parseSources(m.probes["sources"].out)
 	m.outside = m.openMirrors(ctx, mirrorAddresses(mirrors))
 	if m.outside != nil {
@@ -147,6 +158,8 @@ func (m *machine) awaitClosed(ctx context.Context, s *guest.SSH) error {
 	select {
 	case <-s.Closed():
 		return nil
+	case <-m.domain.Stopped():
+		return errors.New("the VM stopped")
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -2,7 +2,7 @@ package boot
 
 import (
 	"encoding/json"
-	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -28,22 +28,30 @@ func judgeNetwork(o *observation) verdict {
 			return failed("ip -6 route: %v: %s", err, out)
 		}
 	}
-	leased := false
-	for _, a := range l.Addreses {
-		leased = leased || a.Family == "inet" && a.Local == usernet.Guest.String() && a.Dynamic
+	leased, announced := "", ""
+	for _, a := range l.Addresses {
+		address, err := netip.ParseAddr(a.Local)
+		switch {
+		case err == nil && address == usernet.Guest && a.Dynamic:
+			leased = a.Local
+		case err == nil && usernet.Prefix6.Contains(address):
+			announced = a.Local
+		}
 	}
-	seen := fmt.Sprintf("%s %s", l.Name, o.out("addresses"))
 	switch {
-	case !leased:
-		return failed("%s did not take the address %s that DHCP offers: %s", l.Name, usernet.Guest, seen)
+	case leased == "":
+		return failed("%s did not take the address %s that DHCP offers: %s", l.Name, usernet.Guest, o.out("addresses"))
+	case announced == "":
+		return failed("%s made itself no address in the prefix %s that is announced: %s", l.Name, usernet.Prefix6, o.out("addresses"))
 	case l.MTU != usernet.MTU:
 		return failed("%s has an MTU of %d, where the network's is %d", l.Name, l.MTU, usernet.MTU)
 	case len(routes) != 1 || routes[0].Gateway != usernet.Gateway.String():
-		return failed("the default route should go through %s: %s", usernet.Gateway, o.out("routes"))
-	case len(routes6) != 0:
-		return failed("there is an IPv6 default route in a network without IPv6: %s", o.out("routes6"))
+		return failed("the IPv4 default route should go through %s: %s", usernet.Gateway, o.out("routes"))
+	case len(routes6) != 1 || routes6[0].Dev != l.Name:
+		return failed("there should be one IPv6 default route, the announced one: %s", o.out("routes6"))
 	}
-	return passed("%s has %s by DHCP, MTU %d, default route through %s; IPv6 is not tested: the network has none", l.Name, usernet.Guest, l.MTU, usernet.Gateway)
+	return passed("%s has %s by DHCP and %s by announcement, MTU %d, default routes through %s and %s",
+		l.Name, leased, announced, l.MTU, routes[0].Gateway, routes6[0].Gateway)
 }
 
 func judgeDNS(o *observation) verdict {

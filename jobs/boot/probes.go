@@ -89,18 +89,12 @@ func parseCloudStatus(output string) (cloudStatus, error) {
 
 // link is an interface in the output of "ip -json address".
 type link struct {
-	Name     string   `json:"ifname"`
-	Other    []string `json:"altnames"`
-	MTU      int      `json:"mtu"`
-	State    string   `json:"operstate"`
-	Type     string   `json:"link_type"`
-	MAC      string   `json:"address"`
-	Addreses []struct {
-		Family  string `json:"family"`
+	Name      string `json:"ifname"`
+	MTU       int    `json:"mtu"`
+	Type      string `json:"link_type"`
+	Addresses []struct {
 		Local   string `json:"local"`
-		Prefix  int    `json:"prefixlen"`
-		Scope   string `json:"scope"`
-		Dynamic bool   `json:"dynamic"`
+		Dynamic bool   `json:"dynamic"` // has a lifetime, as leases have
 	} `json:"addr_info"`
 }
 
@@ -108,7 +102,6 @@ type link struct {
 type route struct {
 	Gateway string `json:"gateway"`
 	Dev     string `json:"dev"`
-	Proto   string `json:"protocol"`
 }
 
 // ethernet returns the one network interface that is not the loopback.

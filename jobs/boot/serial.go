@@ -42,6 +42,15 @@ func (m *machine) exerciseSerial(ctx context.Context) error {
 	if err := m.interrogateSerial(ctx, run); err != nil {
 		return err
 	}
+	if m.reboots {
+		if err := m.rebootSerial(ctx, console); err != nil {
+			return err
+		}
+	}
+	return m.powerOff(ctx)
+}
+
+func (m *machine) rebootSerial(ctx context.Context, console *guest.Console) error {
 	m.task.Say("rebooting")
 	if err := console.Send(ctx, "systemctl reboot\n"); err != nil {
 		return err
@@ -49,13 +58,11 @@ func (m *machine) exerciseSerial(ctx context.Context) error {
 	if err := loginSerial(ctx, console); err != nil {
 		return fmt.Errorf("after the reboot: %w", err)
 	}
-	if run, err = overSerial(ctx, console); err != nil {
+	run, err := overSerial(ctx, console)
+	if err != nil {
 		return err
 	}
-	if err := m.collect(ctx, run, "again/", againProbes...); err != nil {
-		return err
-	}
-	return m.powerOff(ctx)
+	return m.collect(ctx, run, "again/", againProbes...)
 }
 
 // interrogateSerial is interrogate on one console, which takes one script at a time.
