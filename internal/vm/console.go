@@ -23,7 +23,6 @@ type console struct {
 	skipped int64         // bytes between head and tail
 	changed chan struct{} // closed and replaced when something was added
 	done    chan struct{} // closed when the port is gone
-	inFile  int64
 }
 
 // openConsole reads from conn until it ends. file may be nil.
