@@ -8,7 +8,8 @@ type Index struct {
 	Data IndexData `json:"data"`
 }
 
-// IndexData lists images: newest release first, then by upload type, newest version first, vendor and arch.
+// IndexData lists images: releases before dailies, the newest release first and sid last, the newest version first, then by vendor
+// and arch.
 type IndexData struct {
 	Images []IndexImage `json:"images"`
 }
@@ -58,6 +59,7 @@ type IndexReport struct {
 	Failed  int         `json:"failed"`
 	Skipped int         `json:"skipped"`
 	Boots   []IndexBoot `json:"boots"`
+	Logs    []string    `json:"logs"` // paths of what else tells about the image: JUnit files, the build's log, consoles
 }
 
 // IndexBoot is one boot of the image in its tests. Seconds are from power-on.

@@ -78,7 +78,7 @@ func read(ctx context.Context, dir string, r *Result) ([]manifest.IndexImage, er
 			return err
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
-		case e.IsDir() && path != dir && (strings.HasPrefix(e.Name(), ".") || path == filepath.Join(dir, finderDir)):
+		case e.IsDir() && path != dir && skipped(dir, path):
 			return fs.SkipDir
 		case !e.Type().IsRegular() || filepath.Ext(path) != ".json" || strings.HasSuffix(path, ".report.json") || path == filepath.Join(dir, IndexName):
 			return nil
@@ -101,6 +101,13 @@ func read(ctx context.Context, dir string, r *Result) ([]manifest.IndexImage, er
 	slices.SortFunc(images, compare)
 	markLatest(images)
 	return images, nil
+}
+
+// skipped are directories with no publications of their own: hidden ones, the finder's, and "latest" where a mirror made a
+// directory of the link.
+func skipped(dir, path string) bool {
+	name := filepath.Base(path)
+	return strings.HasPrefix(name, ".") || name == "latest" || path == filepath.Join(dir, finderDir)
 }
 
 // skip tells a broken manifest, which has a manifest's name or says that it is a List, from a foreign file.
@@ -222,7 +229,8 @@ func addReport(i *manifest.IndexImage, dir string) error {
 	if got := report.Metadata.Annotations[manifest.AnnotationDigest]; got != i.Digest {
 		return fmt.Errorf("%s is on another image, with digest %s", rel, got)
 	}
-	sum := &manifest.IndexReport{Path: rel, Boots: []manifest.IndexBoot{}}
+	sum := &manifest.IndexReport{Path: rel, Boots: []manifest.IndexBoot{}, Logs: []string{}}
+	logs := []string{".check.xml", ".boot.xml", ".build.log"}
 	for _, s := range report.Data.Suites {
 		for _, c := range s.Checks {
 			switch c.Result {
@@ -236,6 +244,12 @@ func addReport(i *manifest.IndexImage, dir string) error {
 		}
 		for _, b := range s.Boots {
 			sum.Boots = append(sum.Boots, manifest.IndexBoot{Firmware: b.Firmware, Accelerator: b.Accelerator, SSH: b.Times.SSH, Total: b.Times.Total})
+			logs = append(logs, ".console-"+b.Firmware+".log")
+		}
+	}
+	for _, ext := range logs {
+		if _, err := os.Stat(strings.TrimSuffix(full, ".report.json") + ext); err == nil {
+			sum.Logs = append(sum.Logs, strings.TrimSuffix(rel, ".report.json")+ext)
 		}
 	}
 	i.Report = sum
@@ -244,9 +258,9 @@ func addReport(i *manifest.IndexImage, dir string) error {
 
 func compare(a, b manifest.IndexImage) int {
 	return cmp.Or(
+		cmp.Compare(typeRank(a.UploadType), typeRank(b.UploadType)),
 		cmp.Compare(releaseNumber(b), releaseNumber(a)),
 		cmp.Compare(a.Release, b.Release),
-		cmp.Compare(typeRank(a.UploadType), typeRank(b.UploadType)),
 		compareVersions(b.Version, a.Version),
 		cmp.Compare(a.Vendor, b.Vendor),
 		cmp.Compare(a.Arch, b.Arch),
@@ -254,13 +268,13 @@ func compare(a, b manifest.IndexImage) int {
 	)
 }
 
-// releaseNumber is the number before any "-backports"; sid, which has none, comes before all.
+// releaseNumber is the number before any "-backports"; sid, which has none, comes after all.
 func releaseNumber(i manifest.IndexImage) int {
 	digits, _, _ := strings.Cut(i.ReleaseID, "-")
 	if n, err := strconv.Atoi(digits); err == nil {
 		return n
 	}
-	return 1 << 30
+	return -1
 }
 
 func typeRank(t image.UploadType) int {

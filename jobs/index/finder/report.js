@@ -32,6 +32,9 @@ function facts(i) {
 /** base is the path of everything that belongs to the image, without extension. */
 const base = (i) => i.manifest.replace(/\.json$/, "");
 
+const logLabels = { "check.xml": "check as JUnit", "boot.xml": "boot as JUnit", "build.log": "build log" };
+const logLabel = (ext) => logLabels[ext] || ext.replace(/^console-(.*)\.log$/, "$1 console");
+
 function verdict(i) {
   const r = i.report;
   const fine = r.failed === 0 && r.passed > 0;
@@ -116,8 +119,7 @@ async function start() {
     main.append(...[
       verdict(image),
       h("p", { class: "links" }, h("a", { href: at(image.report.path) }, "report as JSON"), h("a", { href: at(image.manifest) }, "manifest"),
-        suites.some((s) => s.name === "check") ? h("a", { href: at(`${base(image)}.check.xml`) }, "check as JUnit") : null,
-        suites.some((s) => s.name === "boot") ? h("a", { href: at(`${base(image)}.boot.xml`) }, "boot as JUnit") : null,
+        (image.report.logs || []).map((path) => h("a", { href: at(path) }, logLabel(path.slice(base(image).length + 1)))),
         image.job ? h("a", { href: /^https?:/.test(image.job) ? image.job : "#" }, "CI job") : null),
       boots(suites.flatMap((s) => s.boots || [])),
       ...suites.map(suite),
