@@ -23,29 +23,44 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
-// allow gives each allowed name an address of this network and forwards its ports through the host. An allowed IP address
-// is taken over as it is.
-func (n *Network) allow() error {
-	next := firstAllowed
-	for _, destination := range n.config.Allow {
-		host, port, err := net.SplitHostPort(destination)
-		if _, err2 := strconv.ParseUint(port, 10, 16); err != nil || err2 != nil || host == "" {
-			return fault.Inputf("allowed destination %q is not a host and a port", destination)
-		}
-		at, err := netip.ParseAddr(host)
-		if err != nil {
-			known := false
-			if at, known = n.names[canonical(host)]; !known {
-				at, next = next, next.Next()
-				n.names[canonical(host)] = at
-			}
-		}
-		l, err := n.Listen("tcp", net.JoinHostPort(at.String(), port))
-		if err != nil {
-			return err
-		}
-		n.tasks.Go(func() { n.forward(l, destination) })
+// Allow lets the guest reach one more destination, "host:port" (TCP), as Config.Allow does. It dials once before: an
+// error of kind Outside says that this machine itself cannot reach the destination.
+func (n *Network) Allow(ctx context.Context, destination string) error {
+	d := net.Dialer{Timeout: 30 * time.Second}
+	conn, err := d.DialContext(ctx, "tcp", destination)
+	if err != nil {
+		return fault.Outsidef("%s cannot be reached from this machine: %w", destination, err)
 	}
+	_ = conn.Close()
+	return n.open(destination)
+}
+
+// open gives the destination's name an address of this network and forwards its port through the host. An IP address is
+// taken over as it is. What is open already stays so.
+func (n *Network) open(destination string) error {
+	host, port, err := net.SplitHostPort(destination)
+	if _, err2 := strconv.ParseUint(port, 10, 16); err != nil || err2 != nil || host == "" {
+		return fault.Inputf("allowed destination %q is not a host and a port", destination)
+	}
+	n.naming.Lock()
+	defer n.naming.Unlock()
+	if n.opened[destination] {
+		return nil
+	}
+	at, err := netip.ParseAddr(host)
+	if err != nil {
+		known := false
+		if at, known = n.names[canonical(host)]; !known {
+			at, n.next = n.next, n.next.Next()
+			n.names[canonical(host)] = at
+		}
+	}
+	l, err := n.Listen("tcp", net.JoinHostPort(at.String(), port))
+	if err != nil {
+		return err
+	}
+	n.opened[destination] = true
+	n.tasks.Go(func() { n.forward(l, destination) })
 	return nil
 }
 
@@ -201,7 +216,9 @@ func (n *Network) resolve(w dns.ResponseWriter, request *dns.Msg) {
 	reply.SetReply(request)
 	reply.Authoritative, reply.RecursionAvailable = true, true
 	for _, q := range request.Question {
+		n.naming.Lock()
 		addr, known := n.names[canonical(q.Name)]
+		n.naming.Unlock()
 		if !known {
 			reply.Rcode = dns.RcodeNameError
 			slog.DebugContext(n.ctx, "guest asked for a name outside its network", "name", q.Name)

@@ -68,7 +68,11 @@ type Network struct {
 	config Config
 	stack  *stack.Stack
 	link   *link
+
+	naming sync.Mutex            // of what follows
 	names  map[string]netip.Addr // lower case, without the last dot
+	opened map[string]bool       // destinations
+	next   netip.Addr            // for a name that has none
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -81,7 +85,7 @@ type Network struct {
 
 // New starts a network that runs until ctx ends or Close is called.
 func New(ctx context.Context, c Config) (*Network, error) {
-	n := &Network{config: c, names: make(map[string]netip.Addr)}
+	n := &Network{config: c, names: make(map[string]netip.Addr), opened: make(map[string]bool), next: firstAllowed}
 	n.ctx, n.cancel = context.WithCancel(ctx)
 	var err error
 	if n.link, err = listenForGuest(n); err != nil {
@@ -104,8 +108,10 @@ func (n *Network) startServices() error {
 	for name, addr := range n.config.Hosts {
 		n.names[canonical(name)] = addr
 	}
-	if err := n.allow(); err != nil {
-		return err
+	for _, destination := range n.config.Allow {
+		if err := n.open(destination); err != nil {
+			return err
+		}
 	}
 	if err := n.serveDHCP(); err != nil {
 		return fmt.Errorf("DHCP: %w", err)

@@ -32,6 +32,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
 // testGuest is a machine on a network: a stack of its own that speaks QEMU's framing.
@@ -272,6 +274,37 @@ func TestAllowList(t *testing.T) {
 		} else if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("%s: %v after %v", row.summary, err, took)
 		}
+	}
+}
+
+func TestAllowLater(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "from outside") }))
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	n := newNetwork(t, Config{})
+	g := newTestGuest(t, n)
+	g.configure(t)
+
+	if answer := g.lookup(t, "localhost", dns.TypeA); answer.Rcode != dns.RcodeNameError {
+		t.Fatalf("a name that is not allowed yet: %v", answer)
+	}
+	for range 2 { // what is open already stays so
+		if err := n.Allow(t.Context(), "localhost:"+port); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := g.lookup(t, "localhost", dns.TypeA)
+	if len(answer.Answer) != 1 {
+		t.Fatalf("allowed name: %v", answer)
+	}
+	r, err := g.http(answer.Answer[0].(*dns.A).A.String() + ":" + port).Get("http://localhost/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Body.Close()
+	server.Close()
+	if err := n.Allow(t.Context(), "localhost:"+port); fault.KindOf(err) != fault.Outside {
+		t.Errorf("a destination that this machine cannot reach: %v", err)
 	}
 }
 

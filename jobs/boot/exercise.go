@@ -140,13 +140,7 @@ func (m *machine) openMirrors(ctx context.Context, addresses []string) error {
 		return errors.New("the image's sources name no mirror")
 	}
 	for _, a := range addresses {
-		opener, ok := any(m.network).(interface {
-			Allow(ctx context.Context, destination string) error
-		})
-		if !ok {
-			return errors.New("the network cannot be opened at run time")
-		}
-		if err := opener.Allow(ctx, a); err != nil {
+		if err := m.network.Allow(ctx, a); err != nil {
 			return err
 		}
 	}
