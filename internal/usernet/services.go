@@ -60,7 +60,7 @@ func (n *Network) open(destination string) error {
 		return err
 	}
 	n.opened[destination] = true
-	n.tasks.Go(func() { n.forward(l, destination) })
+	n.start(func() { n.forward(l, destination) })
 	return nil
 }
 

@@ -195,7 +195,16 @@ func (n *Network) HandleMetadata(h http.Handler) error {
 func (n *Network) Serve(l net.Listener, h http.Handler) {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: time.Minute}
 	n.atClose(s.Close)
-	n.tasks.Go(func() { _ = s.Serve(l) })
+	n.start(func() { _ = s.Serve(l) })
+}
+
+// start runs a task that Close waits for; after Close, none.
+func (n *Network) start(f func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.closed {
+		n.tasks.Go(f)
+	}
 }
 
 // atClose registers what Close has to stop. Where it is too late, it stops at once.

@@ -107,7 +107,16 @@ func (d *daemon) lastWords() string {
 	return strings.Join(lines[max(0, len(lines)-5):], "; ")
 }
 
-// ended reports whether the daemon is gone, which shows on its socket a moment earlier than here.
+func (d *daemon) gone() bool {
+	select {
+	case <-d.exited:
+		return true
+	default:
+		return false
+	}
+}
+
+// ended is gone with patience: it shows on the daemon's socket a moment earlier.
 func (d *daemon) ended() bool {
 	select {
 	case <-d.exited:

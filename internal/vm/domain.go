@@ -27,6 +27,7 @@ type Domain struct {
 	xml   string
 
 	console *console // nil until it was powered on
+	started time.Time
 
 	destroy   sync.Mutex
 	destroyed bool
@@ -105,8 +106,12 @@ func (d *Domain) powerOn(ctx context.Context) error {
 	if err := d.attachConsole(ctx); err != nil {
 		return err
 	}
+	d.started = time.Now()
 	return d.host.conn.resume(ctx, d.name)
 }
+
+// Started is when the processors began to run: the moment of power-on.
+func (d *Domain) Started() time.Time { return d.started }
 
 func (d *Domain) attachConsole(ctx context.Context) error {
 	var file *os.File
@@ -215,14 +220,34 @@ func (d *Domain) State() State {
 // Stopped is closed when the domain has stopped.
 func (d *Domain) Stopped() <-chan struct{} { return d.console.done }
 
-// Wait returns when the domain has stopped (nil) or ctx has ended (its error).
+// Wait returns when the domain has stopped or ctx has ended (its error). The error is nil after a power-off or Destroy,
+// else it says how QEMU ended.
 func (d *Domain) Wait(ctx context.Context) error {
 	select {
 	case <-d.console.done:
-		return nil
+		return d.failure()
 	case <-ctx.Done():
 		return fmt.Errorf("%s still runs: %w", d.name, context.Cause(ctx))
 	}
+}
+
+// failure tells a QEMU that died from a guest that powered off. libvirt notes which in the domain's log, a moment after.
+func (d *Domain) failure() error {
+	for range 20 {
+		log := d.qemuLog()
+		_, rest, noted := strings.Cut(log, "shutting down, reason=")
+		if reason := strings.TrimSpace(rest); noted {
+			if reason == "crashed" || reason == "failed" {
+				return fault.Outsidef("QEMU of %s ended: %s: %s", d.name, reason, d.lastWords())
+			}
+			return nil
+		}
+		if log == "" || d.host.daemon != nil && d.host.daemon.gone() {
+			return nil // there is nobody to ask
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return nil
 }
 
 // Shutdown presses the power button and waits until the domain has stopped or ctx has ended. It presses again each ten
@@ -256,21 +281,22 @@ func (d *Domain) stopsWithin(t time.Duration) bool {
 // Reset restarts the machine as its reset button does: the guest is not asked.
 func (d *Domain) Reset(ctx context.Context) error { return d.host.conn.reset(ctx, d.name) }
 
-// lastWords are the end of what QEMU itself wrote, such as why it ended.
-func (d *Domain) lastWords() string {
+// qemuLog is what libvirt and QEMU wrote about the domain, "" where it cannot be read.
+func (d *Domain) qemuLog() string {
 	dir := "/var/log/libvirt/qemu"
 	if d.host.daemon != nil {
 		dir = filepath.Join(d.host.run, "log", "qemu")
 	}
-	b, err := os.ReadFile(filepath.Join(dir, d.name+".log"))
-	if err != nil {
-		return ""
-	}
+	b, _ := os.ReadFile(filepath.Join(dir, d.name+".log"))
+	return string(b)
+}
+
+// lastWords are the end of what QEMU itself wrote, such as why it ended. libvirt's own lines begin otherwise.
+func (d *Domain) lastWords() string {
 	var said []string
-	for line := range strings.Lines(string(b)) {
+	for line := range strings.Lines(d.qemuLog()) {
 		line = strings.TrimSpace(line)
-		// libvirt's own lines begin with the date; the command line and its environment precede "char device" lines.
-		if strings.HasPrefix(line, "qemu-system") || strings.HasPrefix(line, "KVM ") {
+		if strings.Contains(line, "qemu-system-x86_64: ") || strings.HasPrefix(line, "KVM ") {
 			said = append(said, line)
 		}
 	}
@@ -306,5 +332,10 @@ func (d *Domain) cutPower(ctx context.Context) error {
 	if err != nil || d.console == nil {
 		return err
 	}
-	return d.Wait(ctx)
+	select {
+	case <-d.console.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("%s does not end: %w", d.name, context.Cause(ctx))
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -190,6 +191,28 @@ func TestDaemonDies(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// Wait tells a QEMU that died from a guest that powered off.
+func TestQEMUDies(t *testing.T) {
+	h := openHost(t)
+	d := startGuest(t, h, Spec{Image: guestImage(t), MemoryMiB: 64, CPUs: 1})
+	found := processesWith("guest=" + d.name)
+	if len(found) != 1 {
+		t.Fatalf("%d processes", len(found))
+	}
+	var pid int
+	if _, err := fmt.Sscanf(found[0], "/proc/%d/cmdline", &pid); err != nil {
+		t.Fatal(err)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	if err := d.Wait(testContext(t, 10*time.Second)); fault.KindOf(err) != fault.Outside {
+		t.Errorf("got %v", err)
+	}
+	if err := d.Destroy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	nothingLeft(t, h)
 }
 
 func TestStartFails(t *testing.T) {
