@@ -40,9 +40,7 @@ const (
 	superblockAt = 1024
 
 	sbInodeCount = 0x00
-	sbBlockCount = 0x04
-	sbPerGroup   = 0x20 // blocks
-	sbInodes     = 0x28 // per group
+	sbInodes     = 0x28 // of each group
 	sbMagic      = 0x38
 	sbInodeSize  = 0x58
 	sbUUID       = 0x68
