@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 
@@ -54,8 +55,11 @@ func domainXML(name string, s Spec, f files, accel Accel, owner process) (string
 		OnPoweroff: "destroy",
 		OnReboot:   "restart",
 		OnCrash:    "destroy",
-		// The image is read where it is and must not change its owner; QEMU's sandbox stays on.
-		SecLabel: []libvirtxml.DomainSecLabel{{Type: "none"}},
+	}
+	if os.Geteuid() == 0 {
+		// QEMU runs as root: the image is read where it is, and libvirt must not give it another owner. AppArmor or
+		// SELinux, where they are on, and QEMU's seccomp sandbox confine it all the same.
+		d.SecLabel = []libvirtxml.DomainSecLabel{{Type: "static", Model: "dac", Relabel: "no", Label: "+0:+0"}}
 	}
 	if accel == KVM {
 		d.Type = "kvm"
@@ -81,7 +85,7 @@ func domainXML(name string, s Spec, f files, accel Accel, owner process) (string
 }
 
 func operatingSystem(s Spec, f files) *libvirtxml.DomainOS {
-	os := &libvirtxml.DomainOS{
+	x := &libvirtxml.DomainOS{
 		Type:    &libvirtxml.DomainOSType{Arch: "x86_64", Machine: "q35", Type: "hvm"},
 		Kernel:  s.Kernel,
 		Initrd:  s.Initrd,
@@ -89,15 +93,15 @@ func operatingSystem(s Spec, f files) *libvirtxml.DomainOS {
 		SMBios:  &libvirtxml.DomainSMBios{Mode: "sysinfo"},
 	}
 	if s.Firmware != UEFI {
-		return os
+		return x
 	}
 	code, vars, secure := ovmfCode, ovmfVars, ""
 	if s.SecureBoot {
 		code, vars, secure = ovmfSecureCode, ovmfSecureVars, "yes"
 	}
-	os.Loader = &libvirtxml.DomainLoader{Path: code, Readonly: "yes", Type: "pflash", Secure: secure}
-	os.NVRam = &libvirtxml.DomainNVRam{NVRam: f.nvram(), Template: vars}
-	return os
+	x.Loader = &libvirtxml.DomainLoader{Path: code, Readonly: "yes", Type: "pflash", Secure: secure}
+	x.NVRam = &libvirtxml.DomainNVRam{NVRam: f.nvram(), Template: vars}
+	return x
 }
 
 func features(s Spec) *libvirtxml.DomainFeatureList {
