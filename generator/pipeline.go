@@ -21,16 +21,8 @@ const (
 	cellsPerFile    = 150       // so many of our jobs evaluate in 40 MiB and fill a fifth of a file
 )
 
-// Pipeline is a child pipeline: one file, or one that starts the others.
-type Pipeline struct {
-	Files []PipelineFile // the first is the child, the others its own children
-}
-
-// PipelineFile is a part of a pipeline. The name of the first is "", because the caller chooses it.
-type PipelineFile struct {
-	Name string
-	JSON []byte
-}
+// Emit takes a file of a pipeline. The last has the name "", because the caller chooses it; it names the others.
+type Emit func(name string, json []byte) error
 
 // Layout makes pipelines of plans by the templates.
 type Layout struct {
@@ -54,9 +46,10 @@ type templateContext struct {
 // templateCell leaves out of a cell what no job tells, its classes.
 type templateCell struct {
 	manifest.PlanCell
-	Name    string   `json:"name"`
-	Classes []string `json:"classes,omitempty"` // hides the promoted field, which is large
-	Why     []string `json:"why,omitempty"`     // likewise
+	Name      string            `json:"name"`
+	Variables map[string]string `json:"variables"`         // of its jobs
+	Classes   []string          `json:"classes,omitempty"` // hides the promoted field, which is large
+	Why       []string          `json:"why,omitempty"`     // likewise
 }
 
 type templatePart struct {
@@ -64,14 +57,15 @@ type templatePart struct {
 	File string `json:"file"`
 }
 
-// Lay lays out a plan. An empty plan becomes one job that says why it is empty.
-func (l Layout) Lay(ctx context.Context, plan *manifest.Plan) (*Pipeline, error) {
+// Lay lays out a plan in one file, or in several of which the last starts the others. An empty plan becomes one job that says
+// why it is empty.
+func (l Layout) Lay(ctx context.Context, plan *manifest.Plan, emit Emit) error {
 	if plan.Data.Type == image.Published && l.Version == (image.Version{}) {
-		return nil, fault.WithHint(fault.Inputf("a release promotes a daily version, and none is named"), "name a tested one: --version YYYYMMDD-N")
+		return fault.WithHint(fault.Inputf("a release promotes a daily version, and none is named"), "name a tested one: --version YYYYMMDD-N")
 	}
 	e, err := l.evaluator(plan.Data.Type)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer e.close()
 	e.context.Why = plan.Data.Why
@@ -82,44 +76,47 @@ func (l Layout) Lay(ctx context.Context, plan *manifest.Plan) (*Pipeline, error)
 	if len(groups) == 1 {
 		text, err := e.file(ctx, plan.Data.Cells, nil, true)
 		if err != nil || len(text) <= l.fileSize {
-			return &Pipeline{[]PipelineFile{{JSON: text}}}, err
+			if err != nil {
+				return err
+			}
+			return emit("", text)
 		}
 	}
-	return l.split(ctx, e, groups)
+	return l.split(ctx, e, groups, emit)
 }
 
 // split lays a large plan out over several files. The jobs of a release stay together where they fit.
-func (l Layout) split(ctx context.Context, e *evaluator, groups [][]manifest.PlanCell) (*Pipeline, error) {
-	p := &Pipeline{Files: make([]PipelineFile, 1)}
+func (l Layout) split(ctx context.Context, e *evaluator, groups [][]manifest.PlanCell, emit Emit) error {
 	var parts []templatePart
 	for len(groups) > 0 {
 		text, err := e.file(ctx, groups[0], nil, false)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if len(text) > l.fileSize {
 			half := len(groups[0]) / 2
 			if half == 0 {
-				return nil, fault.Inputf("the jobs of one image alone have %d bytes, more than the %d of a file: make the templates smaller", len(text), l.fileSize)
+				return fault.Inputf("the jobs of one image alone have %d bytes, more than the %d of a file: make the templates smaller", len(text), l.fileSize)
 			}
 			groups = append([][]manifest.PlanCell{groups[0][:half], groups[0][half:]}, groups[1:]...)
 			continue
 		}
-		n := len(p.Files)
+		n := len(parts) + 1
 		file := fmt.Sprintf("%s.%d.yml", l.PartName, n)
 		parts = append(parts, templatePart{Name: fmt.Sprintf("images %d", n), File: file})
-		p.Files = append(p.Files, PipelineFile{file, text})
+		if err := emit(file, text); err != nil {
+			return err
+		}
 		groups = groups[1:]
 	}
 	text, err := e.file(ctx, nil, parts, true)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(text) > l.fileSize {
-		return nil, fault.Inputf("the pipeline has %d files, so many that the list of them has %d bytes: select fewer images", len(parts), len(text))
+		return fault.Inputf("the pipeline has %d files, so many that the list of them has %d bytes: select fewer images", len(parts), len(text))
 	}
-	p.Files[0].JSON = text
-	return p, nil
+	return emit("", text)
 }
 
 // groupCells packs whole releases into groups of at most size cells; a larger release is a group of its own.
@@ -173,7 +170,9 @@ func (e *evaluator) file(ctx context.Context, cells []manifest.PlanCell, parts [
 	c := e.context
 	c.Cells, c.Parts, c.Last = make([]templateCell, len(cells)), append([]templatePart{}, parts...), last
 	for i, cell := range cells {
-		c.Cells[i] = templateCell{PlanCell: cell, Name: cell.Release + " " + cell.Vendor + " " + cell.Arch}
+		c.Cells[i] = templateCell{PlanCell: cell, Name: cellKey(cell), Variables: map[string]string{
+			"DEBCLOUD_RELEASE": cell.Release, "DEBCLOUD_VENDOR": cell.Vendor, "DEBCLOUD_ARCH": cell.Arch,
+		}}
 	}
 	argument, err := json.Marshal(c)
 	if err != nil {

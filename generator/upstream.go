@@ -43,9 +43,9 @@ type upstreamPipeline struct {
 }
 
 // Upstream lays a plan out as upstream's generator does and returns JSON, which is YAML.
-func Upstream(plan *manifest.Plan) (*Pipeline, error) {
+func Upstream(plan *manifest.Plan) ([]byte, error) {
 	if len(plan.Data.Cells) == 0 {
-		return onePipeline(noOp(plan))
+		return indented(noOp(plan))
 	}
 	p := upstreamPipeline{uploadType: plan.Data.Type, jobs: map[string]*upstreamJob{}, variables: map[string]string{}}
 	for _, c := range plan.Data.Cells {
@@ -63,17 +63,17 @@ func Upstream(plan *manifest.Plan) (*Pipeline, error) {
 		}
 		document[name] = j
 	}
-	return onePipeline(document)
+	return indented(document)
 }
 
-// onePipeline is a pipeline of one file, indented as upstream's.
-func onePipeline(document map[string]any) (*Pipeline, error) {
+// indented is JSON as upstream indents it.
+func indented(document map[string]any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	err := e.Encode(document)
-	return &Pipeline{[]PipelineFile{{JSON: b.Bytes()}}}, err
+	return b.Bytes(), err
 }
 
 // publishes tells whether pipelines of the type end with a publication. Others are started by hand.

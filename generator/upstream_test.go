@@ -215,12 +215,12 @@ func TestUpstreamLayout(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, err := Upstream(plan)
+			text, err := Upstream(plan)
 			if err != nil {
 				t.Fatal(err)
 			}
 			var got map[string]any
-			if err := json.Unmarshal(p.Files[0].JSON, &got); err != nil {
+			if err := json.Unmarshal(text, &got); err != nil {
 				t.Fatal(err)
 			}
 			for key := range maps.Keys(want) {
@@ -257,12 +257,12 @@ func TestUpstreamLayoutFollowsConfig(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := Upstream(plan)
+		text, err := Upstream(plan)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got map[string]any
-		if err := json.Unmarshal(p.Files[0].JSON, &got); err != nil {
+		if err := json.Unmarshal(text, &got); err != nil {
 			t.Fatal(err)
 		}
 		if a := compact(t, got[row.job]); a != row.want {

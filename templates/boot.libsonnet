@@ -5,7 +5,7 @@ function(lib) {
     script: ['./debcloud boot out/*.build.json'],
   },
   of(cell): {
-    needs: [lib.from('build ' + cell.name), lib.from('check ' + cell.name)],
-    variables: lib.cellVariables(cell),
+    needs: ['build ' + cell.name, 'check ' + cell.name],
+    variables: cell.variables,
   },
 }

@@ -10,6 +10,6 @@ function(lib) {
     },
   },
   of(cell): {
-    variables: lib.cellVariables(cell) { DEBCLOUD_BUILD_TYPE: cell.buildType },
+    variables: cell.variables { DEBCLOUD_BUILD_TYPE: cell.buildType },
   },
 }

@@ -4,7 +4,7 @@ function(lib) {
     script: ['./debcloud check out/*.build.json'],
   },
   of(cell): {
-    needs: [lib.from('build ' + cell.name)],
-    variables: lib.cellVariables(cell),
+    needs: ['build ' + cell.name],
+    variables: cell.variables,
   },
 }

@@ -5,7 +5,7 @@ function(lib) {
     script: ['./debcloud boot out/*.build.json --on "' + lib.provider(provider).target + '"'],
   },
   of(cell, provider): {
-    needs: [lib.from('boot ' + cell.name), lib.from('publish ' + cell.name + ' ' + provider)],
-    variables: lib.cellVariables(cell),
+    needs: ['boot ' + cell.name, 'publish ' + cell.name + ' ' + provider],
+    variables: cell.variables,
   },
 }

@@ -37,15 +37,7 @@ function(settings, context) {
     interruptible: false,
   },
 
-  // The cell as variables.
-  cellVariables(cell): {
-    DEBCLOUD_RELEASE: cell.release,
-    DEBCLOUD_VENDOR: cell.vendor,
-    DEBCLOUD_ARCH: cell.arch,
-  },
-
-  // Needs: with the artifacts of the other job, or only its success.
-  from(name): { job: name, artifacts: true },
+  // A need of another job's success without its artifacts; its name alone is a need with them.
   after(name): { job: name, artifacts: false },
 
   // Documents are kept whether the job failed or not; GitLab shows the JUnit files in the merge request.

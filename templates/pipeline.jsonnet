@@ -2,7 +2,7 @@
 //
 // context: type     dev, daily or release
 //          version  of the daily that a release promotes
-//          cells    as in the Plan document, and name: "trixie genericcloud amd64"
+//          cells    as in the Plan document, with name, "trixie genericcloud amd64", and variables, DEBCLOUD_RELEASE and so on
 //          parts    in the place of cells where the pipeline is so large that it was split: { name, file } each
 //          why      there are no cells
 //          last     whether what comes once a pipeline (index, notify, prune) is in this file
@@ -34,6 +34,7 @@ function(context)
   // Where a cell is published: in the directory, and in the cloud of its vendor.
   local clouds = std.set([lib.cloud(c.vendor) for c in context.cells if c.upload]);
   local providers = ['directory'] + clouds;
+  local promoting = if context.cells == [] then [] else providers;
   local targets(cell) = if cell.upload then ['directory', lib.cloud(cell.vendor)] else ['directory'];
 
   local ofCell(c) =
@@ -51,11 +52,8 @@ function(context)
     local cells = [c for c in context.cells if c.release == release];
     local tests = [lib.after('cloud test ' + c.name) for c in cells if c.upload];
     // It takes the documents of its own provider's publications and waits for all.
-    local needs(provider) = [
-      { job: 'publish ' + c.name + ' ' + p, artifacts: p == provider }
-      for c in cells
-      for p in targets(c)
-    ] + tests;
+    local publications = [{ provider: p, job: 'publish ' + c.name + ' ' + p, wait: lib.after(self.job) } for c in cells for p in targets(c)];
+    local needs(provider) = [if it.provider == provider then it.job else it.wait for it in publications] + tests;
     [
       job('promote ' + release + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else []))
       for p in std.set(std.flatMap(targets, cells))
@@ -69,7 +67,7 @@ function(context)
   local pruned = if context.type == 'daily' then std.set(['directory'] + std.objectValues(settings.clouds)) else [];
   local last = if once then
     [
-      job('index', 'index', index.of([lib.after(p.name) for p in promotions] + [{ job: p.name } for p in context.parts])),
+      job('index', 'index', index.of([lib.after(p.name) for p in promotions] + [p.name for p in context.parts])),
       job('notify', 'notify', notify.of([lib.after('index')])),
     ] + [job('prune ' + p, 'prune ' + p, prune.of([lib.after('index')])) for p in pruned]
   else [];
@@ -82,27 +80,26 @@ function(context)
     if std.length(needs) <= 50 then [it]
     else
       [job(names[i], 'gather', gather.of(groups[i], stage)) for i in std.range(0, std.length(groups) - 1)]
-      + within(stage)(it { job+: { needs: [lib.from(name) for name in names] } });
+      + within(stage)(it { job+: { needs: names } });
 
   local empty = context.cells == [] && context.parts == [];
+  local promoted = std.flatMap(within('promote'), promotions);
+  local ended = if empty then [] else std.flatMap(within('after'), last);
   local jobs = (if empty then [job('nothing to do', 'nothing to do', nothing.of(context.why))] else [])
                + (if builds then std.flatMap(ofCell, context.cells) else [])
-               + std.flatMap(within('promote'), promotions)
+               + promoted
                + std.flatMap(ofPart, context.parts)
-               + (if empty then [] else std.flatMap(within('after'), last));
+               + ended;
 
-  // The hidden jobs of the kinds that occur.
-  local used = std.set([it.job.extends for it in jobs if 'extends' in it.job]);
-  local hidden = {
-    '.build': build.base,
-    '.check': check.base,
-    '.boot': boot.base,
-    '.index': index.base,
-    '.notify': notify.base,
-    '.gather': gather.base,
-    '.unpack': part.base,
-    '.nothing to do': nothing.base,
-  } + { ['.publish ' + p]: publish.base(p) for p in providers } + { ['.cloud test ' + p]: cloudTest.base(p) for p in clouds }
-                  + { ['.promote ' + p]: promote.base(p) for p in providers } + { ['.prune ' + p]: prune.base(p) for p in pruned };
+  // What the jobs of a kind share, as hidden jobs, of the kinds that occur.
+  local gathers = std.length(promoted) > std.length(promotions) || std.length(ended) > std.length(last);
+  local hidden =
+    (if builds then { '.build': build.base, '.check': check.base, '.boot': boot.base } else {})
+    + (if builds && publishes then { ['.publish ' + p]: publish.base(p) for p in providers } + { ['.cloud test ' + p]: cloudTest.base(p) for p in clouds } else {})
+    + (if publishes && !empty then { ['.promote ' + p]: promote.base(p) for p in promoting } else {})
+    + (if once && !empty then { '.index': index.base, '.notify': notify.base } + { ['.prune ' + p]: prune.base(p) for p in pruned } else {})
+    + (if gathers then { '.gather': gather.base } else {})
+    + (if context.parts != [] then { '.unpack': part.base } else {})
+    + (if empty then { '.nothing to do': nothing.base } else {});
 
-  { stages: settings.stages } + { [name]: hidden[name] for name in used } + { [it.name]: it.job for it in jobs }
+  { stages: settings.stages } + hidden + { [it.name]: it.job for it in jobs }

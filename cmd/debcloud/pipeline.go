@@ -35,16 +35,12 @@ Layout upstream is what the team's present generator makes, for its present .git
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// Evaluation makes much garbage: collect it when there is some, not when the heap has doubled from nothing.
 			debug.SetGCPercent(-1)
-			debug.SetMemoryLimit(48 << 20)
+			debug.SetMemoryLimit(40 << 20)
 			plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}
-			pipeline, err := options.layOut(cmd, plan)
-			if err != nil {
-				return err
-			}
-			return options.write(cmd, pipeline)
+			return options.layOut(cmd, plan)
 		},
 	}
 	selection.register(c)
@@ -61,37 +57,39 @@ func (o *pipelineOptions) register(c *cobra.Command) {
 	c.Flags().StringVar(&o.version, "version", "", "the tested daily version that a release promotes, YYYYMMDD-N")
 }
 
-func (o *pipelineOptions) layOut(cmd *cobra.Command, plan *manifest.Plan) (*generator.Pipeline, error) {
-	if o.layout == "upstream" {
-		return generator.Upstream(plan)
-	}
-	if o.layout != "debcloud" {
-		return nil, fault.Inputf("--layout %q is neither debcloud nor upstream", o.layout)
+func (o *pipelineOptions) layOut(cmd *cobra.Command, plan *manifest.Plan) error {
+	switch o.layout {
+	case "upstream":
+		text, err := generator.Upstream(plan)
+		if err != nil {
+			return err
+		}
+		return o.write(cmd, "", text)
+	case "debcloud":
+	default:
+		return fault.Inputf("--layout %q is neither debcloud nor upstream", o.layout)
 	}
 	layout := generator.Layout{Templates: o.templates, PartName: strings.TrimSuffix(filepath.Base(o.output), filepath.Ext(o.output))}
 	if o.version != "" {
 		version, err := image.ParseVersion(o.version)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		layout.Version = version
 	}
-	return layout.Lay(cmd.Context(), plan)
+	return layout.Lay(cmd.Context(), plan, func(name string, text []byte) error { return o.write(cmd, name, text) })
 }
 
-// write puts the first file where the user wants it and the others beside it, the first last, because it names the others.
-func (o *pipelineOptions) write(cmd *cobra.Command, p *generator.Pipeline) error {
-	if o.output == "" {
-		if len(p.Files) > 1 {
-			return fault.WithHint(fault.Inputf("the pipeline has %d files, too many for standard output", len(p.Files)), "name the first: -o child-pipeline.yml")
-		}
-		_, err := cmd.OutOrStdout().Write(p.Files[0].JSON)
+// write puts the file without a name where the user wants it and the others beside it.
+func (o *pipelineOptions) write(cmd *cobra.Command, name string, text []byte) error {
+	switch {
+	case o.output == "" && name != "":
+		return fault.WithHint(fault.Inputf("the pipeline has several files, too many for standard output"), "name the first: -o child-pipeline.yml")
+	case o.output == "":
+		_, err := cmd.OutOrStdout().Write(text)
 		return err
+	case name == "":
+		return renameio.WriteFile(o.output, text, 0o644)
 	}
-	for _, f := range p.Files[1:] {
-		if err := renameio.WriteFile(filepath.Join(filepath.Dir(o.output), f.Name), f.JSON, 0o644); err != nil {
-			return err
-		}
-	}
-	return renameio.WriteFile(o.output, p.Files[0].JSON, 0o644)
+	return renameio.WriteFile(filepath.Join(filepath.Dir(o.output), name), text, 0o644)
 }
