@@ -54,6 +54,7 @@ type buildFlags struct {
 	buildType, version, buildID   string
 	mirror, imageMirror           string
 	securityMirror, imageSecurity string
+	plain                         bool
 }
 
 func (f *buildFlags) register(flags *pflag.FlagSet) {
@@ -62,6 +63,7 @@ func (f *buildFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.buildID, "build-id", "manual", "names the pipeline, in a dev image's name")
 	flags.StringVar(&f.config, "config", "", "ImageConfig document, .jsonnet, .json or .yaml (default: the built-in matrix)")
 	flags.StringVar(&f.configSpace, "config-space", "", "FAI config space (default: the built-in one)")
+	flags.BoolVar(&f.plain, "plain", false, "let FAI go its own way, in twice the time, to the same image")
 	flags.StringVar(&f.mirror, "mirror", "", "URL to install from (default: DEBCLOUD_MIRROR, else as this machine's apt)")
 	flags.StringVar(&f.securityMirror, "security-mirror", "", "the same for security updates (default: DEBCLOUD_SECURITY_MIRROR, else as this machine's apt)")
 	flags.StringVar(&f.imageMirror, "image-mirror", "", "URL in the image's own apt sources (default: as this machine's apt)")
@@ -92,7 +94,7 @@ func (f *buildFlags) options(ctx context.Context, args []string) (build.Options,
 	latest, err := sourceDate()
 	return build.Options{
 		Cell: cell, Type: buildType, BuildID: f.buildID, Version: v, Classes: config.Classes(cell, buildType),
-		ConfigSpace: f.configSpace, Output: f.output, Time: latest, Commit: commit, JobURL: os.Getenv("CI_JOB_URL"),
+		ConfigSpace: f.configSpace, Output: f.output, Time: latest, Commit: commit, Plain: f.plain, JobURL: os.Getenv("CI_JOB_URL"),
 		Mirror: build.Mirrors{
 			Debian:   orEnvironment(f.mirror, "DEBCLOUD_MIRROR"),
 			Security: orEnvironment(f.securityMirror, "DEBCLOUD_SECURITY_MIRROR"),

@@ -47,6 +47,7 @@ type Options struct {
 	Output      string  // directory, made if it is missing
 
 	Time   time.Time // the latest time of a file in the image; zero is the start of the version's day
+	Plain  bool      // let FAI go its own way, in twice the time, to the same image
 	Commit string    // of this project, for the Build document
 	JobURL string    // of the CI job, for the Build document
 }

@@ -23,6 +23,12 @@ import (
 //go:embed stage.sh
 var stageScript []byte
 
+//go:embed debootstrap.sh
+var debootstrapScript []byte
+
+//go:embed install_packages.sh
+var installPackagesScript []byte
+
 // install lets FAI make the tree and keeps its log beside the image, whatever comes of it.
 func (b *build) install(ctx context.Context) error {
 	task := progress.Start(ctx, "FAI", 0, false)
@@ -70,11 +76,24 @@ func (b *build) stage() error {
 	if err := copySpace(b.space, filepath.Join(b.work, "space")); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(b.work, "stage.sh"), stageScript, true); err != nil {
+	if err := b.writeScripts(); err != nil {
 		return err
 	}
 	// Instead of /etc/fai: logs are not sent anywhere, and nothing of the machine's own FAI server counts.
 	return writeFile(filepath.Join(b.work, "etc/fai.conf"), []byte("LOGUSER=\nFAI_LOGPROTO=none\n"), false)
+}
+
+func (b *build) writeScripts() error {
+	scripts := map[string][]byte{"stage.sh": stageScript}
+	if !b.Plain {
+		scripts["fast/debootstrap"], scripts["fast/install_packages"] = debootstrapScript, installPackagesScript
+	}
+	for name, text := range scripts {
+		if err := writeFile(filepath.Join(b.work, name), text, true); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // runFAI returns FAI's exit status as an error. Everything it and its children print goes into log.
