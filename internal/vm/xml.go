@@ -93,6 +93,7 @@ func operatingSystem(s Spec, f files) *libvirtxml.DomainOS {
 		SMBios:  &libvirtxml.DomainSMBios{Mode: "sysinfo"},
 	}
 	if s.Firmware != UEFI {
+		x.BIOS = &libvirtxml.DomainBIOS{UseSerial: "yes"} // what SeaBIOS says, that no disk boots among it
 		return x
 	}
 	code, vars, secure := ovmfCode, ovmfVars, ""

@@ -294,10 +294,14 @@ func (m *machine) live(ctx context.Context, limit time.Duration) error {
 	}
 	doom(nil)
 	_ = watching.Wait()
-	if err != nil {
-		err = fmt.Errorf("%w\nthe console's last lines:\n%s", err, guest.Tail(m.domain.Console(), 20))
+	if err == nil {
+		return nil
 	}
-	return err
+	last := guest.Tail(m.domain.Console(), 20)
+	if strings.TrimSpace(last) == "" {
+		return fmt.Errorf("%w\nthe console printed nothing", err)
+	}
+	return fmt.Errorf("%w\nthe console's last lines:\n%s", err, last)
 }
 
 func orElse(value, otherwise time.Duration) time.Duration {

@@ -91,28 +91,16 @@ func inapplicable(id string, o *observation) string {
 }
 
 // judgeAll returns every check of the catalogue for one VM. Of those that could not run, because the VM did not get so
-// far, the first is failed, with the fault; the others are skipped.
+// far, the first is failed, with the fault, unless a check before it failed with that; the others are skipped.
 func judgeAll(o *observation) []manifest.Check {
 	var checks []manifest.Check
-	blamed := false
+	blamed := "" // the check that carries the fault
 	for _, c := range catalogue {
 		m := manifest.Check{ID: o.firmware + "/" + c.id, Name: c.name}
-		var v verdict
-		missing := slices.IndexFunc(c.reads, func(name string) bool { _, ok := o.probes[name]; return !ok })
-		reason := inapplicable(c.id, o)
-		switch {
-		case reason != "":
-			v = skipped("%s", reason)
-		case missing >= 0 && o.fault != nil && blamed:
-			v = skipped("not reached, because %s", firstLine(o.fault.Error()))
-		case missing >= 0 && o.fault != nil:
-			v, blamed = failed("not reached, because %v", o.fault), true
-		case missing >= 0:
-			v = failed("the guest told nothing of %s", c.reads[missing])
-		default:
-			v = c.judge(o)
+		v := c.verdict(o, blamed)
+		if blamed == "" && o.fault != nil && v.result == manifest.Failed && strings.Contains(v.evidence, o.fault.Error()) {
+			blamed = m.ID
 		}
-		blamed = blamed || v.result == manifest.Failed && o.fault != nil && strings.Contains(v.evidence, o.fault.Error())
 		m.Result, m.Evidence = v.result, v.evidence
 		for _, name := range c.reads {
 			m.Seconds += o.probes[name].took.Seconds()
@@ -120,6 +108,23 @@ func judgeAll(o *observation) []manifest.Check {
 		checks = append(checks, m)
 	}
 	return checks
+}
+
+// verdict judges, or says why there is nothing to judge.
+func (c check) verdict(o *observation, blamed string) verdict {
+	if reason := inapplicable(c.id, o); reason != "" {
+		return skipped("%s", reason)
+	}
+	missing := slices.IndexFunc(c.reads, func(name string) bool { _, ok := o.probes[name]; return !ok })
+	switch {
+	case missing < 0:
+		return c.judge(o)
+	case o.fault == nil:
+		return failed("the guest told nothing of %s", c.reads[missing])
+	case blamed == "":
+		return failed("not reached, because %v", o.fault)
+	}
+	return skipped("not reached: see %s", blamed)
 }
 
 func firstLine(text string) string {

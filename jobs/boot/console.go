@@ -108,7 +108,7 @@ func excuse(id, line string, allowed []allowance, now time.Time) string {
 var (
 	fingerprints = regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`)
 	hostKeyLines = regexp.MustCompile(`(?m)^(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+`)
-	loginPrompt  = regexp.MustCompile(`(?m)^(\S+) login: *$`)
+	loginPrompt  = regexp.MustCompile(`(?m)^(\S+) login: `) // messages can follow on the same line
 )
 
 // printedFingerprints returns the fingerprints of the host keys that cloud-init printed: as fingerprints when it made the
@@ -130,8 +130,10 @@ func printedFingerprints(console string) map[string]bool {
 // askedLogin returns the host name in the console's last login prompt, "" where there was none.
 func askedLogin(console string) string {
 	m := loginPrompt.FindAllStringSubmatch(plain(console), -1)
-	if len(m) == 0 {
-		return ""
+	for i := len(m) - 1; i >= 0; i-- {
+		if host := m[i][1]; host != "Last" { // "Last login: …" greets who has logged in
+			return host
+		}
 	}
-	return m[len(m)-1][1]
+	return ""
 }

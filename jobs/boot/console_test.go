@@ -106,6 +106,9 @@ func TestConsoleKeysAndLogin(t *testing.T) {
 	if host := askedLogin(healthy); host != "test-bios-11be06" {
 		t.Errorf("the login prompt is of host %q", host)
 	}
+	if host := askedLogin("\r\ntest-a login: [  125.7] cloud-init[596]: finished\r\nLast login: Mon Nov 23 on ttyS0\r\n"); host != "test-a" {
+		t.Errorf("the login prompt with a message behind it is of host %q", host)
+	}
 	if host := askedLogin("[  OK  ] Reached target getty.target - Login Prompts.\r\n"); host != "" {
 		t.Errorf("found a login prompt of host %q where there is none", host)
 	}

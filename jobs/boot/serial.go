@@ -17,8 +17,9 @@ import (
 
 // What a serial console can show that matters to somebody who wants to log in.
 var (
-	atLogin    = regexp.MustCompile(`(?m)^\S+ login: $`)
-	atPassword = regexp.MustCompile(`(?m)^Password: $`)
+	atLogin    = regexp.MustCompile(`(?m)^\S+ login: `) // messages can follow on the same line
+	atPassword = regexp.MustCompile(`(?m)^Password: `)
+	atRefusal  = regexp.MustCompile(`(?m)^Login incorrect`)
 	atPrompt   = regexp.MustCompile(`(?m)^[^\n]*root@[^\n]*# $`)
 )
 
@@ -91,7 +92,7 @@ func loginSerial(ctx context.Context, console *guest.Console) error {
 	if err := console.Send(ctx, "root\n"); err != nil {
 		return err
 	}
-	which, text, err = console.Expect(ctx, wizard, atPassword, atLogin, atPrompt)
+	which, text, err = console.Expect(ctx, wizard, atPassword, atRefusal, atPrompt)
 	if err != nil {
 		return fmt.Errorf("no shell after root logged in on the serial console: %w", err)
 	}

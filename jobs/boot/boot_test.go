@@ -1,0 +1,171 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+)
+
+// writeBuild writes an image of size zero bytes with its Build document, and returns the document's path.
+func writeBuild(t *testing.T, size int64, change func(*manifest.Build)) string {
+	t.Helper()
+	dir := t.TempDir()
+	image := filepath.Join(dir, "x.raw")
+	if err := errors.Join(os.WriteFile(image, nil, 0o644), os.Truncate(image, size)); err != nil {
+		t.Fatal(err)
+	}
+	digest, err := manifest.DigestOfFile(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &manifest.Build{
+		Header: manifest.Header{APIVersion: manifest.APIVersion, Kind: "Build"},
+		Data: manifest.BuildData{
+			Info:  manifest.BuildInfo{Arch: "amd64", Vendor: "genericcloud", Release: "trixie"},
+			Image: &manifest.ImageFile{Name: "x.raw", Size: size},
+		},
+	}
+	b.Metadata.SetDigest(digest)
+	if change != nil {
+		change(b)
+	}
+	path := filepath.Join(dir, "x.build.json")
+	if err := manifest.Write(path, b); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestRefusals(t *testing.T) {
+	for _, row := range []struct {
+		summary string
+		options Options
+		change  func(*manifest.Build)
+		want    string
+	}{
+		{summary: "a provider that comes later", options: Options{Provider: "ec2"}, want: "cannot be imitated yet"},
+		{summary: "a provider that nobody knows", options: Options{Provider: "ec3"}, want: `"ec3" is not known`},
+		{summary: "a firmware that amd64 has not", options: Options{Firmware: []string{"uboot"}}, want: `"uboot" is not one of bios, uefi`},
+		{summary: "another architecture", change: func(b *manifest.Build) { b.Data.Info.Arch = "s390x" }, want: "s390x cannot be booted"},
+		{summary: "another schema", change: func(b *manifest.Build) { b.APIVersion = "v2" }, want: `schema "v2"`},
+		{summary: "a truncated image", change: func(b *manifest.Build) { b.Data.Image.Size++ }, want: "truncated"},
+		{summary: "an altered image", change: func(b *manifest.Build) { b.Metadata.SetDigest(manifest.Digest{}) }, want: "altered"},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			row.options.BuildPath = writeBuild(t, 1<<20, row.change)
+			row.options.Dir = t.TempDir()
+			_, err := Run(t.Context(), row.options)
+			if err == nil || !strings.Contains(err.Error(), row.want) || fault.KindOf(err) != fault.Input {
+				t.Errorf("got %v of kind %v, want %q of kind Input", err, fault.KindOf(err), row.want)
+			}
+			onlyImage(t, row.options)
+		})
+	}
+}
+
+// onlyImage fails unless the image and its Build document are all that is left.
+func onlyImage(t *testing.T, o Options) {
+	t.Helper()
+	left, _ := filepath.Glob(filepath.Dir(o.BuildPath) + "/*")
+	scratch, _ := filepath.Glob(o.Dir + "/*")
+	if len(left) != 2 || len(scratch) != 0 {
+		t.Errorf("left behind: %q, %q", left, scratch)
+	}
+}
+
+func TestPassedBefore(t *testing.T) {
+	path := writeBuild(t, 1<<20, nil)
+	build, err := manifest.ReadBuild(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := manifest.Suite{Name: SuiteName, Checks: []manifest.Check{{ID: "bios/22-ssh", Result: manifest.Passed}}}
+	if err := record(path, build, &s); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Run(t.Context(), Options{BuildPath: path})
+	if err != nil || got == nil || len(got.Checks) != 1 {
+		t.Errorf("got %+v, %v, where the report has a passing suite", got, err)
+	}
+	s.Checks[0].Result = manifest.Failed
+	if err := record(path, build, &s); err != nil {
+		t.Fatal(err)
+	}
+	if earlier(path, build) != nil {
+		t.Error("a suite that failed counts as passed")
+	}
+}
+
+// needVM skips where a test cannot start one.
+func needVM(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("a private libvirtd needs root")
+	}
+}
+
+// A disk of zeros boots nowhere. The test ends within its bound, says so, and leaves nothing.
+func TestHang(t *testing.T) {
+	needVM(t)
+	o := Options{BuildPath: writeBuild(t, 64<<20, nil), Dir: t.TempDir(), MemoryMiB: 256, Timeout: 30 * time.Second}
+	start := time.Now()
+	suite, err := Run(t.Context(), o)
+	if err == nil || suite == nil || fault.KindOf(err) != fault.Work {
+		t.Fatalf("got suite %v and error %v, where the checks should fail", suite, err)
+	}
+	if took := time.Since(start); took > 2*time.Minute {
+		t.Errorf("it took %s with a limit of %s", took, o.Timeout)
+	}
+	r, err := manifest.ReadReport(reportPath(o.BuildPath))
+	if err != nil || len(r.Data.Suites) != 1 || r.Data.Suites[0].Passed() {
+		t.Fatalf("the report has %+v, %v", r, err)
+	}
+	for id, want := range map[string]string{"bios/22-ssh": "not a bootable disk", "uefi/22-ssh": "the VM was not done within 30s"} {
+		i := slices.IndexFunc(suite.Checks, func(c manifest.Check) bool { return c.ID == id })
+		c := suite.Checks[i]
+		if c.Result != manifest.Failed || !strings.Contains(c.Evidence, want) || !strings.Contains(c.Evidence, "\nthe console") {
+			t.Errorf("%s is %s: %s", c.ID, c.Result, c.Evidence)
+		}
+	}
+	if _, err := os.Stat(manifest.Base(o.BuildPath) + ".boot.xml"); err != nil {
+		t.Error(err)
+	}
+	nothingRuns(t, o)
+}
+
+// What SIGTERM does to the command: its context ends in the middle of a boot.
+func TestCancelled(t *testing.T) {
+	needVM(t)
+	o := Options{BuildPath: writeBuild(t, 64<<20, nil), Dir: t.TempDir(), MemoryMiB: 256}
+	stopped := errors.New("stopped by a test")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(8*time.Second, func() { cancel(stopped) })
+	if suite, err := Run(ctx, o); suite != nil || !errors.Is(err, stopped) {
+		t.Errorf("got suite %v and error %v, where the run was stopped", suite, err)
+	}
+	onlyImage(t, o)
+	nothingRuns(t, o)
+}
+
+// nothingRuns fails if a process still names the test's directories.
+func nothingRuns(t *testing.T, o Options) {
+	t.Helper()
+	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, p := range processes {
+		line, _ := os.ReadFile(p)
+		if strings.Contains(string(line), o.Dir) || strings.Contains(string(line), filepath.Dir(o.BuildPath)) {
+			t.Errorf("still running: %s", strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	if left, _ := filepath.Glob(o.Dir + "/*"); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
