@@ -27,7 +27,7 @@ type Emit func(name string, json []byte) error
 // Layout makes pipelines of plans by the templates.
 type Layout struct {
 	Templates string        // folder that overlays the built-in templates, or ""
-	Version   image.Version // the daily version that a plan of type release promotes
+	Version   image.Version // of all images; of a plan of type release, the daily version that it promotes
 	PartName  string        // what the names of further files begin with: child-pipeline
 
 	fileSize int // bytes; maxPipelineSize where 0
@@ -151,7 +151,7 @@ type evaluator struct {
 
 func (l Layout) evaluator(t image.UploadType) (*evaluator, error) {
 	e := &evaluator{fsys: overlay{nil}, label: "templates", context: templateContext{Type: t}, close: func() {}}
-	if t == image.Published {
+	if l.Version != (image.Version{}) {
 		e.context.Version = l.Version.String()
 	}
 	if l.Templates == "" {

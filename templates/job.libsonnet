@@ -3,7 +3,7 @@
 // A kind's file is a function of lib. It returns
 //   base   what all jobs of the kind have; becomes the hidden job .KIND, which the others extend
 //   of     what one of them has more: a function of what it is made for
-// context is what the generator says of the pipeline: type (dev, daily, release) and version (that a release promotes).
+// context is what the generator says of the pipeline: type (dev, daily, release) and version.
 function(settings, context) {
   settings: settings,
   context: context,

@@ -1,7 +1,7 @@
 // The jobs of a pipeline: function(context) → the child pipeline.
 //
 // context: type     dev, daily or release
-//          version  of the daily that a release promotes
+//          version  of all images, "" where the pipeline's own number tells it; of the daily that a release promotes
 //          cells    as in the Plan document, with name, "trixie genericcloud amd64", and variables, DEBCLOUD_RELEASE and so on
 //          parts    in the place of cells where the pipeline is so large that it was split: { name, file } each
 //          why      there are no cells

@@ -33,12 +33,15 @@ Layout upstream is what the team's present generator makes, for its present .git
   debcloud pipeline --type daily --layout upstream --config image.yaml -o generated-daily.yml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// Evaluation makes much garbage: collect it when there is some, not when the heap has doubled from nothing.
+			// A pipeline of today's size is done before its garbage is worth collecting.
 			debug.SetGCPercent(-1)
 			debug.SetMemoryLimit(40 << 20)
 			plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
+			}
+			if len(plan.Data.Cells) > 300 {
+				debug.SetGCPercent(50)
 			}
 			return options.layOut(cmd, plan)
 		},
@@ -54,7 +57,7 @@ func (o *pipelineOptions) register(c *cobra.Command) {
 	c.Flags().StringVarP(&o.output, "output", "o", "", "file to write (default: standard output)")
 	c.Flags().StringVar(&o.layout, "layout", "debcloud", "debcloud or upstream")
 	c.Flags().StringVar(&o.templates, "templates", "", "folder with job templates that go before the built-in ones")
-	c.Flags().StringVar(&o.version, "version", "", "the tested daily version that a release promotes, YYYYMMDD-N")
+	c.Flags().StringVar(&o.version, "version", "", "version of all images, YYYYMMDD-N (default: the pipeline's own); of a release, the tested daily that it promotes")
 }
 
 func (o *pipelineOptions) layOut(cmd *cobra.Command, plan *manifest.Plan) error {
