@@ -142,6 +142,7 @@ type observation struct {
 	seed     *seed
 	reboots  bool         // this VM is rebooted
 	updates  bool         // this VM runs apt-get update
+	raw      bool         // this VM is done when SSH answers
 	peer     *observation // the VM with the other firmware, nil where there is none
 
 	mu      sync.Mutex // of probes, while several sessions write it

@@ -75,6 +75,9 @@ func (m *machine) exercise(ctx context.Context) error {
 	}
 	m.marks.ssh = time.Now()
 	m.task.Say("SSH after %.0f s", m.marks.after(m.marks.ssh))
+	if m.raw {
+		return nil
+	}
 	if err := m.interrogate(ctx, overSSH(s), slices.Concat(earlyCloudProbes, earlyProbes), slices.Concat(settledProbes, cloudProbes)); err != nil {
 		return err
 	}

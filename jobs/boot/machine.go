@@ -23,7 +23,6 @@ type machine struct {
 	domain  *vm.Domain
 	network *usernet.Network
 	task    *progress.Task
-	probing int // how many probes have been asked for
 }
 
 // start seeds and powers on a VM on an overlay of the image. Call stop whatever it returns.
