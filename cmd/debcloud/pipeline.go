@@ -36,7 +36,7 @@ Layout upstream is what the team's present generator makes, for its present .git
 			// A pipeline of today's size is done before its garbage is worth collecting.
 			debug.SetGCPercent(-1)
 			debug.SetMemoryLimit(40 << 20)
-			plan, err := selection.plan(cmd)
+			_, plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}

@@ -22,21 +22,23 @@ func newPlanCommand() *cobra.Command {
 		Long: `plan lists which images (release × vendor × arch) a pipeline of a type makes: dev for pushes and merge requests, daily for
 the nightly images, release for what is published from a tested daily, which builds nothing.`,
 		Example: `  debcloud plan --type daily --release trixie
-  debcloud plan --vendor azure --vendor ec2 -o json`,
+  debcloud plan --vendor azure --vendor ec2 -o json
+  debcloud plan --type daily -o html > plan.html
+  debcloud plan --type daily -o dot | dot -Tsvg > jobs.svg`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			plan, err := selection.plan(cmd)
+			config, plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}
 			if err := plan.DemandCells(); err != nil {
 				return err
 			}
-			return printPlan(cmd, plan, output)
+			return printPlan(cmd, config, plan, output)
 		},
 	}
 	selection.register(c)
-	c.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	c.Flags().StringVarP(&output, "output", "o", "table", "table, json, dot (the job graph) or html (the matrix as a grid, and its jobs)")
 	return c
 }
 
@@ -46,16 +48,16 @@ type planFlags struct {
 	uploadType, config, since string
 }
 
-func (f *planFlags) plan(cmd *cobra.Command) (*manifest.Plan, error) {
+func (f *planFlags) plan(cmd *cobra.Command) (*generator.Config, *manifest.Plan, error) {
 	config, err := generator.Load(cmd.Context(), f.config)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	plan, err := config.Plan(image.UploadType(f.uploadType), f.Selection)
 	if err != nil || f.since == "" {
-		return plan, err
+		return config, plan, err
 	}
-	return plan, config.Restrict(cmd.Context(), plan, generator.Since{Ref: f.since, Dir: "."})
+	return config, plan, config.Restrict(cmd.Context(), plan, generator.Since{Ref: f.since, Dir: "."})
 }
 
 func (f *planFlags) register(c *cobra.Command) {
@@ -67,8 +69,12 @@ func (f *planFlags) register(c *cobra.Command) {
 	c.Flags().StringVar(&f.config, "config", "", "ImageConfig document, .jsonnet, .json or .yaml (default: the built-in matrix)")
 }
 
-func printPlan(cmd *cobra.Command, plan *manifest.Plan, format string) error {
+func printPlan(cmd *cobra.Command, config *generator.Config, plan *manifest.Plan, format string) error {
 	switch format {
+	case "dot":
+		return generator.WriteDot(cmd.Context(), cmd.OutOrStdout(), plan)
+	case "html":
+		return config.WriteHTML(cmd.Context(), cmd.OutOrStdout(), plan)
 	case "json":
 		text, err := manifest.Marshal(plan)
 		if err != nil {
@@ -83,7 +89,7 @@ func printPlan(cmd *cobra.Command, plan *manifest.Plan, format string) error {
 		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "%d images of type %s\n", len(plan.Data.Cells), plan.Data.Type)
 		return err
 	}
-	return fault.Inputf("--output %q is neither table nor json", format)
+	return fault.Inputf("--output %q is none of table, json, dot, html", format)
 }
 
 func writePlanTable(w io.Writer, plan *manifest.Plan) error {
