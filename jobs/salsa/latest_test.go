@@ -431,3 +431,39 @@ func TestKindOf(t *testing.T) {
 		}
 	}
 }
+
+func TestDownload(t *testing.T) {
+	d := newDouble(t)
+	whole := archive(t, file{"x", strings.Repeat("0123456789abcdef", 64), 0})
+	d.addJob(1, "x", "main", 1, whole)
+	get := func(c *Client, max int64) ([]byte, error) {
+		f, err := os.CreateTemp(t.TempDir(), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		err = c.download(t.Context(), source{Job: 1, size: 1}, f, max)
+		got, _ := os.ReadFile(f.Name())
+		return got, err
+	}
+	d.inject("GET .*/artifacts", 2, truncates)
+	if got, err := get(d.client(), 1<<20); err != nil || !bytes.Equal(got, whole) {
+		t.Errorf("after two that were cut: %d bytes of %d, %v", len(got), len(whole), err)
+	}
+	if got, err := get(d.client(), 10); fault.KindOf(err) != fault.Input || len(got) > 10 {
+		t.Errorf("more than allowed: %d bytes, %v", len(got), err)
+	}
+	d.inject("GET .*/artifacts", 1, func(w http.ResponseWriter, r *http.Request, _ http.HandlerFunc) {
+		for _, b := range bytes.SplitAfter(whole, []byte{whole[len(whole)/2]}) {
+			w.Write(b)
+			http.NewResponseController(w).Flush()
+			time.Sleep(400 * time.Millisecond / time.Duration(bytes.Count(whole, []byte{whole[len(whole)/2]})))
+		}
+	})
+	slow := d.client()
+	slow.patience.silence = 250 * time.Millisecond
+	before := d.count("artifacts")
+	if got, err := get(slow, 1<<20); err != nil || !bytes.Equal(got, whole) || d.count("artifacts") != before+1 {
+		t.Errorf("slow but steady: %d bytes of %d, %v, %d requests", len(got), len(whole), err, d.count("artifacts")-before)
+	}
+}

@@ -72,23 +72,28 @@ func markOf(r manifest.Result) string {
 // maxColumns bounds the table's width; the catalogue has about 50 checks, some of them once a firmware.
 const maxColumns = 120
 
-func (f Findings) table() section {
-	results := make([]map[string]manifest.Result, len(f.Cells))
-	var columns []string
+// results are each cell's results by check, and the checks of all of them, sorted.
+func (f Findings) results() (results []map[string]manifest.Result, checks []string) {
 	seen := map[string]bool{}
-	for i, c := range f.Cells {
-		results[i] = map[string]manifest.Result{}
+	for _, c := range f.Cells {
+		of := map[string]manifest.Result{}
 		for _, s := range c.suites() {
 			for _, check := range s.Checks {
-				results[i][check.ID] = check.Result
+				of[check.ID] = check.Result
 				if !seen[check.ID] {
 					seen[check.ID] = true
-					columns = append(columns, check.ID)
+					checks = append(checks, check.ID)
 				}
 			}
 		}
+		results = append(results, of)
 	}
-	sortChecks(columns)
+	sortChecks(checks)
+	return results, checks
+}
+
+func (f Findings) table() section {
+	results, columns := f.results()
 	hidden := max(0, len(columns)-maxColumns)
 	columns = columns[:len(columns)-hidden]
 	s := section{share: 45, rest: func(n int) string {

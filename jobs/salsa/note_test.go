@@ -144,11 +144,15 @@ func header(text string, number int) string {
 	return lines[number]
 }
 
-// withoutCode removes code blocks and code spans as a renderer sees them: a fence ends at one at least as long, a span at the next backtick.
+// withoutCode removes code blocks and code spans as a renderer sees them: a fence ends at one at least as long, which may be indented by up
+// to three spaces; a span ends at the next backtick.
 func withoutCode(text string) string {
 	var out []string
 	fence := ""
 	for line := range strings.SplitSeq(text, "\n") {
+		for range 3 {
+			line = strings.TrimPrefix(line, " ")
+		}
 		ticks := line[:len(line)-len(strings.TrimLeft(line, "`"))]
 		switch {
 		case fence != "":

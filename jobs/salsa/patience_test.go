@@ -109,7 +109,7 @@ func TestAnswerWithoutEnd(t *testing.T) {
 		}
 	})
 	_, err := c.Lint(t.Context(), "a: b", LintOptions{})
-	if fault.KindOf(err) != fault.Outside || d.count("POST") != 1 {
+	if fault.KindOf(err) != fault.Outside || d.count("POST") != 1 || !strings.Contains(err.Error(), "larger") {
 		t.Errorf("error %v after %d requests", err, d.count("POST"))
 	}
 }
