@@ -144,7 +144,7 @@ func TestChecks(t *testing.T) {
 		{"no name server", set("resolve", "", 2), "42-dns"},
 		{"the name server lies", replace("resolve", "192.168.127.1 ", "192.0.2.1 "), "42-dns"},
 		{"net.ifnames=0", replace("addresses", "enp0s2", "eth0"), "41-network, 43-interface-name"},
-		{"LLMNR listens", replace("sockets", "127.0.0.54:53", "0.0.0.0:5355"), "44-sockets"},
+		{"multicast DNS listens", replace("sockets", "127.0.0.54:53", "0.0.0.0:5353"), "44-sockets"},
 		{"a mail server listens", replace("sockets", "[::]:22", "[::]:25"), "44-sockets"},
 		{"another program on SSH's port", replace("sockets", `"sshd"`, `"nc"`), "44-sockets"},
 		{"no time daemon", replace("time_source", "ActiveState=active", "ActiveState=inactive"), "46-time-source"},

@@ -28,7 +28,7 @@ func judgeCloudInit(o *observation) verdict {
 	case log.exit != 0:
 		return failed("cloud-init.log: %s", log.out)
 	}
-	return passed("%s", strings.Join(append([]string{"status: " + s.Extended}, told...), "\n"))
+	return passed("%s", strings.Join(append([]string{"status: " + s.Status}, told...), "\n"))
 }
 
 func judgeDatasource(o *observation) verdict {

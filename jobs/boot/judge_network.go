@@ -79,8 +79,10 @@ func judgeInterfaceName(o *observation) verdict {
 // listeners may listen on any address, and any process on the loopback ones.
 var listeners = []struct{ proto, port, process string }{
 	{"tcp", "22", "sshd"},
-	{"tcp", "22", "systemd"},          // socket activation
-	{"udp", "68", "systemd-network"},  // DHCP, client side; ss prints 15 letters
+	{"tcp", "22", "systemd"},           // socket activation
+	{"udp", "68", "systemd-network"},   // DHCP, client side; ss prints 15 letters
+	{"udp", "5355", "systemd-resolve"}, // LLMNR (RFC 4795), on in Debian's systemd-resolved
+	{"tcp", "5355", "systemd-resolve"},
 	{"udp", "546", "systemd-network"}, // DHCPv6, client side
 	{"udp", "68", "dhclient"},
 	{"udp", "68", "dhcpcd"},
@@ -108,7 +110,7 @@ func isExpected(s socket) bool {
 		return true
 	}
 	return slices.ContainsFunc(listeners, func(l struct{ proto, port, process string }) bool {
-		return l.proto == s.proto && l.port == s.port && strings.HasPrefix(l.process, s.process)
+		return l.proto == s.proto && l.port == s.port && l.process == s.process
 	})
 }
 

@@ -96,7 +96,7 @@ func (m *machine) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 
 // hopeless returns the line of console text after which a boot never goes on by itself, "" where there is none.
 func hopeless(text string) string {
-	ends := []string{"no-boot-device", "secure-boot-denied", "grub", "kernel-panic", "no-root", "emergency-shell", "frozen", "wizard"}
+	ends := []string{"no-boot-device", "secure-boot-denied", "grub-prompt", "kernel-panic", "no-root", "emergency-shell", "frozen", "wizard"}
 	for _, f := range scan(text, nil, false, time.Now()) {
 		for _, id := range ends {
 			if f.alarm == id {

@@ -71,8 +71,6 @@ func properties(output string) map[string]map[string]string {
 // cloudStatus is what "cloud-init status --format json" prints (cloud-init documentation, "CLI commands").
 type cloudStatus struct {
 	Status      string              `json:"status"`
-	Extended    string              `json:"extended_status"`
-	Datasource  string              `json:"datasource"`
 	Errors      []string            `json:"errors"`
 	Recoverable map[string][]string `json:"recoverable_errors"` // by log level
 }
