@@ -1,6 +1,7 @@
 package generator
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"fmt"
@@ -85,7 +86,7 @@ func (c *Config) pictureCells(r release, v vendor, t image.UploadType, planned m
 		shown := pictureCell{Arch: a.Name, In: in, Upload: p.Upload}
 		switch {
 		case !in:
-			shown.Note = cell.String() + ": " + firstReason(excluded(r, v, cell), c.excludedByType(t, cell))
+			shown.Note = cell.String() + ": " + cmp.Or(excluded(r, v, cell), c.excludedByType(t, cell), "not selected")
 		case p.Upload:
 			shown.Note = strings.TrimSpace(fmt.Sprintf("%s: uploaded to %s %s", cell, p.Vendor, p.UploadGroup))
 		default:
@@ -97,16 +98,6 @@ func (c *Config) pictureCells(r release, v vendor, t image.UploadType, planned m
 		cells = append(cells, shown)
 	}
 	return cells
-}
-
-// firstReason returns the first reason that there is.
-func firstReason(reasons ...string) string {
-	for _, why := range reasons {
-		if why != "" {
-			return why
-		}
-	}
-	return "not selected"
 }
 
 func (c *Config) excludedByType(t image.UploadType, cell image.Cell) string {
@@ -140,11 +131,12 @@ func (g *jobGraph) table() (kinds []string, rows []jobRow) {
 			kinds = append(kinds, k)
 		}
 	}
-	for _, release := range slices.Sorted(maps.Keys(counts)) {
-		row := jobRow{Name: release}
-		if release == "" {
-			row.Name = "once"
-		}
+	releases := slices.Sorted(maps.Keys(counts))
+	if len(releases) > 0 && releases[0] == "" {
+		releases = append(releases[1:], "")
+	}
+	for _, release := range releases {
+		row := jobRow{Name: cmp.Or(release, "once")}
 		for _, k := range kinds {
 			row.Counts = append(row.Counts, counts[release][k])
 		}
