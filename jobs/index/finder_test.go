@@ -204,6 +204,8 @@ func TestReportPageShowsOnlyWhatTheIndexNames(t *testing.T) {
 	mustWrite(t, dir)
 	w := openWindow(t, dir)
 	w.do(chromedp.Navigate(w.base+"/finder/report.html?image="+bookwormName), visible(".verdict.failed"))
+	w.demand("what failed is told at the top", `document.querySelector(".failures").textContent`, "bios/22-ssh: SSH answers")
+	w.demand("and leads to the check", `document.querySelector(document.querySelector(".failures a").getAttribute("href")).className`, "failed")
 	w.demand("failed checks come first and open", `document.querySelector("#suite-boot").closest("section").querySelector("tbody tr").className`, "failed")
 	w.do(chromedp.Navigate(w.base+"/finder/report.html?image=%3Cimg+src%3Dx%3E&back=javascript:alert(1)"), visible(".notice[role=alert]"))
 	w.demand("no markup from the query", `document.querySelectorAll("img").length`, "0")

@@ -165,8 +165,8 @@ function file(i, f) {
   return h("li", { class: f.missing ? "missing" : undefined },
     f.missing ? h("span", { class: "format" }, label) : h("a", { class: "format", href: absolute(f.path), download: true, "aria-label": `Download ${name}` }, label),
     h("span", { class: "size" }, f.missing ? "not here" : size(f.size)),
-    h("button", { type: "button", "data-copy": "url", "aria-label": `Copy the URL of ${name}`, onclick: (e) => copy(e.currentTarget, absolute(f.path), `URL of ${name}`) }, "Copy URL"),
-    h("button", { type: "button", "data-copy": "sha512", title: f.sha512, "aria-label": `Copy the SHA-512 checksum of ${name}`, onclick: (e) => copy(e.currentTarget, f.sha512, `SHA-512 of ${name}`) }, "Copy SHA512"));
+    h("button", { type: "button", "data-copy": "url", "aria-label": `Copy the URL of ${name}`, onclick: (e) => copy(e.currentTarget, absolute(f.path), `URL of ${name}`) }, h("span", { class: "verb" }, "Copy "), "URL"),
+    h("button", { type: "button", "data-copy": "sha512", title: f.sha512, "aria-label": `Copy the SHA-512 checksum of ${name}`, onclick: (e) => copy(e.currentTarget, f.sha512, `SHA-512 of ${name}`) }, h("span", { class: "verb" }, "Copy "), "SHA512"));
 }
 
 /** copy puts text into the clipboard. Browsers offer their clipboard only over HTTPS and on localhost. */

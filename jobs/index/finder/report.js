@@ -42,6 +42,15 @@ function verdict(i) {
     h("strong", {}, fine ? "✓ Passed" : "✗ Failed"), ` ${r.passed} passed, ${r.failed} failed, ${r.skipped} skipped`);
 }
 
+/** failures lists what failed, with links to the checks below. */
+function failures(suites) {
+  const failed = suites.flatMap((s) => (s.checks || []).filter((c) => c.result !== "passed" && c.result !== "skipped"));
+  if (!failed.length) return null;
+  return h("ul", { class: "failures" }, failed.map((c) => h("li", {}, h("a", { href: `#${anchor(c)}` }, `${c.id}: ${c.name}`))));
+}
+
+const anchor = (c) => `check-${c.id}`.replace(/[^A-Za-z0-9-]/g, "-");
+
 const phases = [["firmware", "firmware"], ["kernel", "kernel"], ["initrd", "initrd"], ["userspace", "userspace"], ["cloudInit", "cloud-init"]];
 
 function boots(list) {
@@ -86,7 +95,7 @@ function suite(s) {
 
 function check(c) {
   const result = marks[c.result] ? c.result : "failed";
-  return h("tr", { class: result },
+  return h("tr", { class: result, id: anchor(c) },
     h("td", { class: "result" }, h("span", { "aria-hidden": "true" }, marks[result]), ` ${c.result}`),
     h("th", { scope: "row" }, h("span", { class: "name" }, c.name || c.id), h("code", { class: "quiet" }, c.id)),
     h("td", { class: "time" }, seconds(c.seconds || 0)),
@@ -118,6 +127,7 @@ async function start() {
     const suites = report.data.suites || [];
     main.append(...[
       verdict(image),
+      failures(suites),
       h("p", { class: "links" }, h("a", { href: at(image.report.path) }, "report as JSON"), h("a", { href: at(image.manifest) }, "manifest"),
         (image.report.logs || []).map((path) => h("a", { href: at(path) }, logLabel(path.slice(base(image).length + 1)))),
         image.job ? h("a", { href: /^https?:/.test(image.job) ? image.job : "#" }, "CI job") : null),
