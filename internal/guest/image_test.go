@@ -159,7 +159,7 @@ func try(ctx context.Context, t *testing.T, s *guest.SSH) {
 	for _, row := range []struct{ summary, command string }{
 		{"the default user is an administrator", `test "$(sudo -n id -u)" = 0`},
 		{"DHCP's address and route", "ip -4 -o addr | grep -q 'inet 192.168.127.2/24' && ip route | grep -q '^default via 192.168.127.1 '"},
-		{"an address of the announced prefix and its route", "ip -6 -o addr | grep -q 'inet6 fd64:6562:636c:' && ip -6 route | grep -q '^default via fe80::1 '"},
+		{"an address of the announced prefix and its route", "ip -6 -o addr | tee /dev/stderr | grep -q 'inet6 fd64:6562:636c:' && ip -6 route show default | tee /dev/stderr | grep -q ' via fe80::1 '"},
 		{"MTU 1500", `grep -qx 1500 /sys/class/net/e*/mtu`},
 		{"a name of the network", "getent hosts own.example | grep -q '^192.168.127.1 '"},
 		{"no name outside, at once", "! timeout 10 getent hosts elsewhere.example && test $? = 0"},
