@@ -21,9 +21,9 @@ type alarm struct {
 // alarms are tried on every line. Their order is the order in which causes come before consequences.
 var alarms = []alarm{
 	{"no-boot-device", regexp.MustCompile(`No bootable (device|option)|Boot failed: not a bootable disk|Booting from Hard Disk\.\.\.\s*Boot failed`), false},
-	{"secure-boot-denied", regexp.MustCompile(`Security Violation|Verification failed: \(0x1A\)|bad shim signature|prohibited by secure boot policy`), false},
+	{"secure-boot-denied", regexp.MustCompile(`Security Violation|Verification failed: \(0x1A\)|bad shim signature`), false},
 	{"grub-prompt", regexp.MustCompile(`^grub( rescue)?> ?`), false},
-	{"grub-error", regexp.MustCompile(`^error: (no such (device|partition)|symbol .* not found|unknown filesystem|file .* not found|out of range pointer)`), false},
+	{"grub-error", regexp.MustCompile(`^error: (no such (device|partition)|symbol .* not found|unknown filesystem|file .* not found|out of range pointer|prohibited by secure boot policy)`), false},
 	{"kernel-panic", regexp.MustCompile(`Kernel panic - not syncing`), false},
 	{"kernel-oops", regexp.MustCompile(`\bOops: |kernel BUG at |\bBUG: (kernel NULL pointer|unable to handle|KASAN|Bad page)|general protection fault|[Uu]nable to handle kernel `), false},
 	{"kernel-warning", regexp.MustCompile(`\bWARNING: CPU: \d+ PID: \d+ at `), false},

@@ -48,6 +48,7 @@ func TestScan(t *testing.T) {
 		{summary: "a boot entry that fails before the one that works", console: "BdsDxe: failed to load Boot0001 \"UEFI QEMU DVD-ROM\": Not Found"},
 		{summary: "GRUB's rescue prompt", console: "error: no such partition.\r\nEntering rescue mode...\r\ngrub rescue> ", want: "grub-error, grub-prompt"},
 		{summary: "shim refuses", console: "Verification failed: (0x1A) Security Violation", want: "secure-boot-denied"},
+		{summary: "GRUB may not load a module, and goes on", console: "error: prohibited by secure boot policy.", want: "grub-error"},
 		{summary: "a segfault", console: "[   33.9] python3[612]: segfault at 0 ip 00007f3c sp 00007ffd error 4 in libc.so.6", want: "segfault"},
 		{summary: "a segfault that is a known bug, for a while", console: "[   33.9] exim4[612]: segfault at 0 ip 00007f3c", want: "segfault excused"},
 		{summary: "a known bug that nobody looked at again in time", console: "[   33.9] exim4[612]: segfault at 0 ip 00007f3c", now: soon, want: "segfault"},
