@@ -49,7 +49,7 @@ function matcher(f) {
   const words = (f.q || "").toLowerCase().split(/[\s,]+/).filter(Boolean);
   const version = (f.version || "").replaceAll("-", "");
   return (i) =>
-    (!f.release || i.release === f.release || i.releaseId === f.release) &&
+    (!f.release || i.release === f.release) &&
     (!f.vendor || i.vendor === f.vendor) &&
     (!f.arch || i.arch === f.arch) &&
     (!f.type || i.uploadType === f.type) &&

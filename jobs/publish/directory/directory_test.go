@@ -215,9 +215,18 @@ func checkFile(t *testing.T, path string) {
 		t.Error(err)
 		return
 	}
-	if info.Mode() != 0o444 {
-		t.Errorf("%s has mode %o, want 444", path, info.Mode())
+	if day := info.ModTime().UTC().Format("20060102"); info.Mode() != 0o444 || !strings.HasPrefix(filepath.Base(filepath.Dir(resolved(t, path))), day) {
+		t.Errorf("%s has mode %o, want 444, and is of %s", path, info.Mode(), day)
 	}
+}
+
+func resolved(t *testing.T, path string) string {
+	t.Helper()
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func run(t *testing.T, dir, program string, args ...string) string {
@@ -329,6 +338,20 @@ func TestLatestNeverLosesACell(t *testing.T) {
 	step("nocloud", "20260814-10", "20260814-10", "20260814-10")
 	if target, _ := os.Readlink(filepath.Join(tree, "trixie/latest")); target != "20260814-10/unversioned" {
 		t.Errorf("latest leads to %q", target)
+	}
+}
+
+func TestLatestMixesNoVersionsOfOneCell(t *testing.T) {
+	tree := t.TempDir()
+	old := makeBuild(t, trixie, 2<<20, 1)
+	if err := os.WriteFile(strings.TrimSuffix(old, ".build.json")+".build.log", []byte("log"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	publishTo(t, old, tree, publish.Options{})
+	checkFile(t, filepath.Join(tree, "trixie/latest/debian-13-genericcloud-amd64.build.log"))
+	publishTo(t, makeBuild(t, cell{trixie.vendor, trixie.arch, "20260815-1"}, 2<<20, 1), tree, publish.Options{})
+	if got := names(t, filepath.Join(tree, "trixie/latest")); strings.Contains(got, "build.log") {
+		t.Errorf("the old version's log stands beside the new version's image: %s", got)
 	}
 }
 
