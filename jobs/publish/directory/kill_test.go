@@ -176,11 +176,11 @@ func TestKilledBetweenAnyTwoChanges(t *testing.T) {
 }
 
 func TestKilledAtAnyTime(t *testing.T) {
-	s := newScene(t, "20260815-1", 16<<20)
+	s := newScene(t, "20260815-1", 8<<20)
 	began := time.Now()
 	child(t, s.build, s.tree(), 0, 0)
 	whole := time.Since(began)
-	n := 6
+	n := 4
 	if testing.Short() {
 		n = 2
 	}
