@@ -66,6 +66,9 @@ func Run(ctx context.Context, o Options) (*manifest.Suite, error) {
 		return nil, fault.Inputf("a raw boot ends when SSH answers, and a nocloud image has no key to log in with")
 	}
 	if s := earlier(o.BuildPath, build); s != nil && !o.Again && !o.Raw {
+		if _, err := build.VerifyImage(ctx, o.BuildPath); err != nil {
+			return nil, err
+		}
 		slog.InfoContext(ctx, "the image has passed its boot tests already", "report", reportPath(o.BuildPath))
 		return s, nil
 	}
@@ -83,11 +86,21 @@ func Run(ctx context.Context, o Options) (*manifest.Suite, error) {
 	} else {
 		slog.WarnContext(ctx, "nothing is recorded, because not every firmware was tested", "tested", o.Firmware)
 	}
-	if failed := len(suite.Failures()); failed > 0 {
-		return suite, fault.WithHint(fmt.Errorf("%d of %d boot checks of %s failed", failed, len(suite.Checks), build.Data.Image.Name),
-			"the evidence and the console logs are in %s", reportPath(o.BuildPath))
+	return suite, summary(suite, build.Data.Image.Name, reportPath(o.BuildPath))
+}
+
+// summary returns the error for a suite with failed checks. It is of kind Outside where the mirror is all that failed.
+func summary(s *manifest.Suite, image, report string) error {
+	failed := s.Failures()
+	if len(failed) == 0 {
+		return nil
 	}
-	return suite, nil
+	text := fmt.Sprintf("%d of %d boot checks of %s failed", len(failed), len(s.Checks), image)
+	outside := func(c manifest.Check) bool { return strings.HasPrefix(c.Evidence, mirrorUnreachable) }
+	if !slices.ContainsFunc(failed, func(c manifest.Check) bool { return !outside(c) }) {
+		return fault.Outsidef("%s: %s", text, failed[0].Evidence)
+	}
+	return fault.WithHint(errors.New(text), "the evidence and the console logs are in %s", report)
 }
 
 func reportPath(buildPath string) string { return manifest.Base(buildPath) + ".report.json" }

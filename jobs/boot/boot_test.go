@@ -91,7 +91,7 @@ func TestPassedBefore(t *testing.T) {
 	if err := record(path, build, &s); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Run(t.Context(), Options{BuildPath: path})
+	got, err := Run(t.Context(), Options{BuildPath: path, Dir: t.TempDir()})
 	if err != nil || got == nil || len(got.Checks) != 1 {
 		t.Errorf("got %+v, %v, where the report has a passing suite", got, err)
 	}
@@ -101,6 +101,27 @@ func TestPassedBefore(t *testing.T) {
 	}
 	if earlier(path, build) != nil {
 		t.Error("a suite that failed counts as passed")
+	}
+}
+
+// Only a mirror that cannot be reached from here makes a retry worth while.
+func TestSummary(t *testing.T) {
+	unreachable := manifest.Check{ID: "uefi/47-apt-update", Result: manifest.Failed, Evidence: mirrorUnreachable + ": dial tcp: refused"}
+	other := manifest.Check{ID: "uefi/49-utc", Result: manifest.Failed, Evidence: "CET"}
+	for _, row := range []struct {
+		checks []manifest.Check
+		want   fault.Kind
+	}{
+		{[]manifest.Check{unreachable}, fault.Outside},
+		{[]manifest.Check{unreachable, other}, fault.Work},
+		{[]manifest.Check{other}, fault.Work},
+	} {
+		if err := summary(&manifest.Suite{Checks: row.checks}, "x.raw", "x.report.json"); err == nil || fault.KindOf(err) != row.want {
+			t.Errorf("%v: got %v of kind %v", row.checks, err, fault.KindOf(err))
+		}
+	}
+	if err := summary(&manifest.Suite{}, "x.raw", "x.report.json"); err != nil {
+		t.Error(err)
 	}
 }
 

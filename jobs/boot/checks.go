@@ -54,6 +54,7 @@ var catalogue = []check{
 	{"36-hosts", "/etc/hosts names localhost and this host", []string{"hosts", "hostname"}, judgeHosts},
 	{"37-root-grown", "the root file system fills a disk larger than the image", []string{"root"}, judgeRoot},
 	{"38-reboot", "a reboot is clean and gives a new boot ID", []string{"boot_id", "again/boot_id", "again/machine_id"}, judgeReboot},
+	{"38-power-off", "the VM powers off when its button is pressed", []string{offProbe}, judgePowerOff},
 	{"39-firmware", "the system was started by the firmware of the VM", []string{"efi"}, judgeFirmware},
 	{"40-secure-boot", "Secure Boot is on", []string{"efi"}, judgeSecureBoot},
 	{"41-network", "the network is configured by DHCP: address, MTU, default route", []string{"addresses", "routes", "routes6"}, judgeNetwork},
@@ -84,7 +85,7 @@ func inapplicable(id string, o *observation) string {
 	switch {
 	case number == "40" && o.firmware != "uefi":
 		return "Secure Boot is a matter of UEFI"
-	case number == "38" && !o.reboots, number == "47" && !o.updates:
+	case id == "38-reboot" && !o.reboots, number == "47" && !o.updates:
 		return "done in the " + o.peer.firmware + " VM: emulated VMs share this out, unless asked to be thorough"
 	}
 	return ""

@@ -24,6 +24,7 @@ func good() *observation {
 	probes["again/boot_id"] = probe{out: "0b2e2d6c-30a4-43f5-a7d5-8a4bd1e0a0c8"}
 	probes["again/machine_id"] = probes["machine_id"]
 	probes["again/hostname"] = probes["hostname"]
+	probes[offProbe] = probe{took: 3 * time.Second}
 	return &observation{
 		build: &manifest.Build{Data: manifest.BuildData{
 			Info:    manifest.BuildInfo{Vendor: "genericcloud", Release: "trixie", Arch: "amd64"},
@@ -192,6 +193,7 @@ func TestUnreached(t *testing.T) {
 		{"the reboot hangs", func(o *observation) {
 			maps.DeleteFunc(o.probes, func(name string, _ probe) bool { return strings.HasPrefix(name, "again/") })
 		}, "bios/38-reboot"},
+		{"the power button is not heard", func(o *observation) { delete(o.probes, offProbe) }, "bios/38-power-off"},
 	} {
 		t.Run(row.summary, func(t *testing.T) {
 			o := good()

@@ -52,8 +52,12 @@ type allowance struct {
 	until   time.Time
 }
 
-// allowances is empty as long as the images boot without a known complaint.
-var allowances []allowance
+// allowances are the known complaints of images that are good all the same.
+var allowances = []allowance{
+	{"grub-error", regexp.MustCompile(`^error: prohibited by secure boot policy`),
+		"grub.cfg wants the serial terminal, for BIOS; Debian's signed GRUB has no such module, and goes on with the firmware's console",
+		time.Date(2027, 12, 1, 0, 0, 0, 0, time.UTC)},
+}
 
 // plain returns console text without escape sequences and carriage returns.
 func plain(console string) string { return guest.Plain([]byte(console)) }

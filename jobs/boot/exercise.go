@@ -187,8 +187,12 @@ func (m *machine) askAgain(ctx context.Context) error {
 // powerOff presses the power button. A guest that does not hear it is cut off by stop.
 func (m *machine) powerOff(ctx context.Context) error {
 	m.task.Say("powering off")
-	if err := m.domain.Shutdown(ctx); err != nil {
+	bounded, cancel := context.WithTimeoutCause(ctx, m.limit, fmt.Errorf("it was still on after %s", m.limit))
+	defer cancel()
+	pressed := time.Now()
+	if err := m.domain.Shutdown(bounded); err != nil {
 		return fmt.Errorf("the guest does not power off: %w", err)
 	}
+	m.probes[offProbe] = probe{took: time.Since(pressed)}
 	return nil
 }

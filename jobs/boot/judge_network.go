@@ -210,6 +210,9 @@ func mirrorAddresses(mirrors []string) []string {
 	return slices.Compact(found)
 }
 
+// mirrorUnreachable begins the evidence where the image is not to blame.
+const mirrorUnreachable = "the mirror is unreachable from here"
+
 func judgeApt(o *observation) verdict {
 	sources, mirrors := parseSources(o.out("sources"))
 	var missing []string
@@ -226,7 +229,7 @@ func judgeApt(o *observation) verdict {
 		return failed("the image's sources lack %s:\n%s", strings.Join(missing, ", "), o.out("sources"))
 	}
 	if o.outside != nil {
-		return failed("the mirror is unreachable from here: %v", o.outside)
+		return failed("%s: %v", mirrorUnreachable, o.outside)
 	}
 	if p := o.probes["update"]; p.exit != 0 {
 		return failed("apt-get update exits with %d: %s", p.exit, p.out)

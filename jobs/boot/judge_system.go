@@ -114,6 +114,13 @@ func judgeReboot(o *observation) verdict {
 	return passed("boot ID %s became %s", first, second)
 }
 
+// offProbe is no probe of the script: it stands for the power-off, the end of the test.
+const offProbe = "off"
+
+func judgePowerOff(o *observation) verdict {
+	return passed("off %.1f s after the button", o.probes[offProbe].took.Seconds())
+}
+
 // judgeRoot wants both the partition to reach the end of the disk and the file system to fill the partition. ext4 keeps
 // up to 7 % for itself on a disk of this size.
 func judgeRoot(o *observation) verdict {
