@@ -35,7 +35,7 @@ Layout upstream is what the team's present generator makes, for its present .git
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			// A pipeline of today's size is done before its garbage is worth collecting.
 			debug.SetGCPercent(-1)
-			debug.SetMemoryLimit(40 << 20)
+			debug.SetMemoryLimit(30 << 20)
 			_, plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
