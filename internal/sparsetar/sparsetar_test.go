@@ -76,15 +76,15 @@ func TestEveryTarReadsTheSameDisk(t *testing.T) {
 		data    []raw.Extent
 	}{
 		{"nothing but a hole", 16 * m, nil},
-		{"no hole at all", m, []raw.Extent{{0, m}}},
+		{"no hole at all", m, []raw.Extent{{Offset: 0, Length: m}}},
 		{"the map fits the header", 16 * m, every(3)},
 		{"the map fills the header to the last entry", 16 * m, every(4)},
 		{"the map needs one extension block", 16 * m, every(9)},
 		{"the map fills an extension block to the last entry", 16 * m, every(24)},
 		{"the map needs many extension blocks", 64 * m, every(300)},
-		{"data ends off a block", 3*m + 100, []raw.Extent{{3 * m, 100}}},
+		{"data ends off a block", 3*m + 100, []raw.Extent{{Offset: 3 * m, Length: 100}}},
 		{"a hole ends off a block", 3*m + 100, every(2)},
-		{"offsets of 8 GiB and more have too many octal digits", 10 << 30, []raw.Extent{{0, m}, {9 << 30, m}}},
+		{"offsets of 8 GiB and more have too many octal digits", 10 << 30, []raw.Extent{{Offset: 0, Length: m}, {Offset: 9 << 30, Length: m}}},
 	} {
 		t.Run(row.summary, func(t *testing.T) {
 			dir := t.TempDir()
@@ -203,7 +203,7 @@ func checkGo(t *testing.T, in, out string) {
 }
 
 func TestDataOutsideTheMapIsRefused(t *testing.T) {
-	w, err := sparsetar.NewWriter(io.Discard, "disk.raw", []raw.Extent{{0, raw.Cluster}}, 1<<20, time.Unix(0, 0))
+	w, err := sparsetar.NewWriter(io.Discard, "disk.raw", []raw.Extent{{Offset: 0, Length: raw.Cluster}}, 1<<20, time.Unix(0, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
