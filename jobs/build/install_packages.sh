@@ -13,7 +13,7 @@ for program in $programs; do
 	if [ -e "$put_off/$program" ]; then exec /mnt/bin/install_packages "$@"; fi
 done
 
-# dpkg finds programs in /usr/local/sbin first. Lines are short enough to be appended in one piece.
+# Lines are short enough to be appended in one piece.
 : >"$list"
 for program in $programs; do
 	cat >"$put_off/$program" <<-EOF
@@ -24,7 +24,11 @@ for program in $programs; do
 	chmod 755 "$put_off/$program"
 done
 # Descriptions are not needed to install, and files that a crash would lose are built again.
-echo 'Acquire::Languages "none";' >"$tree/etc/apt/apt.conf.d/00put-off"
+cat >"$tree/etc/apt/apt.conf.d/00put-off" <<-'EOF'
+	Acquire::Languages "none";
+	Dpkg::Use-Pty "false";
+	DPkg::Path "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+EOF
 mkdir -p "$tree/etc/dpkg/dpkg.cfg.d"
 echo force-unsafe-io >"$tree/etc/dpkg/dpkg.cfg.d/00put-off"
 
