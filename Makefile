@@ -53,7 +53,7 @@ test: test-packages debcloud lint test-image ## every test
 
 .PHONY: lint
 lint: test-packages ## formatting, vet, staticcheck, shellcheck
-	@unformatted=$$($(GO) fmt -n ./... | sed 's/ -w / /' | bash); \
+	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted" >&2; exit 1; fi
 	$(GO) vet -tags $(TAGS) ./...
 	CGO_ENABLED=0 $(GO) vet ./...
@@ -68,12 +68,12 @@ test-image: test-packages debcloud
 	ls $(CACHE)/test/work/*.build.json > $(CACHE)/test-image
 
 .PHONY: test-long
-test-long: test-packages debcloud ## what takes longer: every cell that can be built here
-	DEBCLOUD_TEST_LONG=1 $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
+test-long: test-packages debcloud test-image ## what takes longer: every cell that can be built here
+	DEBCLOUD_TEST_LONG=1 DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
 
 .PHONY: bench
-bench: test-packages debcloud ## speed and memory, side by side with what they are held against
-	$(GO) test -tags $(TAGS) -timeout 2h -run '^$$' -bench . ./...
+bench: test-packages debcloud test-image ## speed and memory, side by side with what they are held against
+	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
 
 .PHONY: clean
 clean: ## remove what the other targets made

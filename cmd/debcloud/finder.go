@@ -10,10 +10,11 @@ import (
 
 func newFinderCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "finder",
-		Short: "Show a public tree to people",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:     "finder",
+		Short:   "Show a public tree to people",
+		Example: "  debcloud finder serve public",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newFinderServeCommand())
 	return c
