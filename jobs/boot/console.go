@@ -59,8 +59,8 @@ var allowances = []allowance{
 		time.Date(2027, 12, 1, 0, 0, 0, 0, time.UTC)},
 }
 
-// plain returns console text without escape sequences and carriage returns.
-func plain(console string) string { return guest.Plain([]byte(console)) }
+// plain returns console text without escape sequences, carriage returns, and the bytes of OVMF's line drawing.
+func plain(console string) string { return strings.ToValidUTF8(guest.Plain([]byte(console)), "") }
 
 // finding is an alarm on a line of the console.
 type finding struct {
