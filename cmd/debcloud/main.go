@@ -123,15 +123,21 @@ func refuseUnknownCommand(root *cobra.Command, args []string) error {
 	return fault.WithHint(err, "debcloud --help lists the commands")
 }
 
-// refuseAsInput makes a wrong number of arguments bad usage, which cobra itself reports as any other error.
+// refuseAsInput makes a wrong number of arguments and a missing flag bad usage, which cobra itself reports as any other error.
 func refuseAsInput(c *cobra.Command) {
-	if check := c.Args; check != nil {
-		c.Args = func(c *cobra.Command, args []string) error {
-			if err := check(c, args); err != nil {
-				return fault.WithHint(fault.Inputf("%s: %w", c.CommandPath(), err), "usage: %s; see %s --help", c.UseLine(), c.CommandPath())
-			}
-			return nil
+	check := c.Args
+	c.Args = func(c *cobra.Command, args []string) error {
+		var err error
+		if check != nil {
+			err = check(c, args)
 		}
+		if err == nil {
+			err = c.ValidateRequiredFlags()
+		}
+		if err != nil {
+			return fault.WithHint(fault.Inputf("%s: %w", c.CommandPath(), err), "usage: %s; see %s --help", c.UseLine(), c.CommandPath())
+		}
+		return nil
 	}
 	for _, sub := range c.Commands() {
 		refuseAsInput(sub)
