@@ -135,7 +135,7 @@ func TestChecks(t *testing.T) {
 		}, "40-secure-boot"},
 		{"UEFI with Secure Boot", func(o *observation) {
 			o.firmware = "uefi"
-			set("efi", "SecureBoot 1\nSetupMode 0\nefi", 0)(o)
+			set("efi", "SecureBoot    1\nSetupMode    0\nefi", 0)(o)
 		}, ""},
 		{"a fixed address, not DHCP's", replace("addresses", `"dynamic":true,`, ""), "41-network"},
 		{"no IPv6 address", replace("addresses", "fd64:6562:636c:0:", "fe80::1:"), "41-network"},
@@ -151,7 +151,7 @@ func TestChecks(t *testing.T) {
 		{"no time daemon", replace("time_source", "ActiveState=active", "ActiveState=inactive"), "46-time-source"},
 		{"timesyncd, where the class asks for chrony", func(o *observation) { o.build.Data.Classes = []string{"TIME_CHRONY"} }, "46-time-source"},
 		{"backports are missing", replace("sources", "trixie-backports", "trixie-proposed"), "47-apt-update"},
-		{"a source without Signed-By", replace("sources", "trixie-security main /usr/share/keyrings/debian-archive-keyring.gpg", "trixie-security main"), "47-apt-update"},
+		{"a source without Signed-By", replace("indexes", "trixie-security main /usr/share/keyrings/debian-archive-keyring.gpg", "trixie-security main"), "47-apt-update"},
 		{"the update fails", set("update", "E: The repository is not signed.", 100), "47-apt-update"},
 		{"the mirror cannot be reached", func(o *observation) { o.outside = errors.New("dial tcp: refused") }, "47-apt-update"},
 		{"unattended upgrades are off", replace("upgrades", `Unattended-Upgrade "1"`, `Unattended-Upgrade "0"`), "48-unattended-upgrades"},

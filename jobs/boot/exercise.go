@@ -26,7 +26,7 @@ var (
 	earlyCloudProbes = []string{"host_keys", "passwords", "sshd", "default_user"}
 	settledProbes    = []string{"running", "failed_logs", "analyze", "addresses", "routes", "routes6", "sockets", "at_boot", "kernel_log", "useradd", "sources"}
 	cloudProbes      = []string{"cloud_units", "cloud_result", "cloud_init", "cloud_init_log", "written", "ran", "schema"}
-	updateProbes     = []string{"update"}
+	updateProbes     = []string{"update", "indexes"}
 	againProbes      = []string{"boot_id", "machine_id", "hostname"}
 )
 
@@ -132,7 +132,7 @@ func (m *machine) update(ctx context.Context, run shell) error {
 	_, mirrors := parseSources(m.probes["sources"].out)
 	m.outside = m.openMirrors(ctx, mirrorAddresses(mirrors))
 	if m.outside != nil {
-		m.probes["update"] = probe{out: m.outside.Error(), exit: 1}
+		m.probes["update"], m.probes["indexes"] = probe{out: m.outside.Error(), exit: 1}, probe{}
 		return nil
 	}
 	return m.collect(ctx, run, "", updateProbes...)

@@ -79,7 +79,10 @@ func judgeFirmware(o *observation) verdict {
 }
 
 func judgeSecureBoot(o *observation) verdict {
-	told := strings.Split(o.out("efi"), "\n")
+	var told []string
+	for line := range strings.SplitSeq(o.out("efi"), "\n") {
+		told = append(told, strings.Join(strings.Fields(line), " ")) // od aligns its numbers
+	}
 	if slices.Contains(told, "SecureBoot 1") && !slices.Contains(told, "SetupMode 1") {
 		return passed("%s", strings.Join(told, ", "))
 	}

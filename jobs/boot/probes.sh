@@ -98,12 +98,16 @@ p_at_boot() {
 }
 p_kernel_log() { dmesg --kernel --level emerg,alert,crit; dmesg --kernel | grep -E 'Run /init as init|Freeing unused kernel' || :; }
 p_sources() {
-	# shellcheck disable=SC2016 # apt expands these
-	apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(SIGNED_BY)' 'Created-By: Packages' | sort -u
+	apt-get --quiet --print-uris update
 	for list in /etc/apt/mirrors/*.list; do
 		[ -e "$list" ] && sed "s|^[^#[:space:]]|$list &|" "$list"
 	done
 	return 0
+}
+# Only once they were fetched does apt list them.
+p_indexes() {
+	# shellcheck disable=SC2016 # apt expands these
+	apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(SIGNED_BY)' 'Created-By: Packages' | sort -u
 }
 p_resolve() { getent ahostsv4 "$resolve"; }
 p_update() {
