@@ -118,8 +118,9 @@ const scriptPath = "/run/debcloud-probes"
 // packed, because a console changes line ends, breaks long lines, and carries other messages.
 func overSerial(ctx context.Context, console *guest.Console) (shell, error) {
 	ready := newNonce()
-	text := "stty -echo; dmesg --console-off; PS1=''; bind 'set enable-bracketed-paste off'\n" +
-		"base64 -d <<'EOF' | gzip -d >" + scriptPath + "; echo " + ready + "\n" + packed(probeScript) + "EOF\n"
+	// PS2 is asked for each line of the here-document, and would stand before what follows it.
+	text := "stty -echo; dmesg --console-off; PS1='' PS2=''; bind 'set enable-bracketed-paste off'\n" +
+		"base64 -d <<'EOF' | gzip -d >" + scriptPath + "; echo; echo " + ready + "\n" + packed(probeScript) + "EOF\n"
 	if err := console.Send(ctx, text); err != nil {
 		return nil, err
 	}

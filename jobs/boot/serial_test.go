@@ -43,16 +43,21 @@ func (k keystrokes) Read(p []byte) (int, error) {
 
 func serveProbes(terminal net.Conn, lines *bufio.Scanner, output string) {
 	var ready string
+	prompt := "> " // PS2, in a here-document
 	for lines.Scan() {
 		switch line := lines.Text(); {
+		case strings.Contains(line, "PS2=''"):
+			prompt = ""
 		case strings.HasPrefix(line, "base64 -d"):
 			ready = line[strings.LastIndexByte(line, ' ')+1:]
 		case line == "EOF":
-			fmt.Fprintf(terminal, "%s\r\n", ready)
+			fmt.Fprintf(terminal, "%s\r\n%s\r\n", prompt, ready)
 		case strings.HasPrefix(line, "echo; echo "):
 			nonce := strings.TrimSuffix(strings.Fields(line)[2], "-begin;")
 			text := packed(strings.ReplaceAll(output, "NONCE", nonce))
 			fmt.Fprintf(terminal, "\r\n%s-begin\r\n[   99.0] kernel: a message in between\r\n%s%s-end\r\n", nonce, strings.ReplaceAll(text, "\n", "\r\n"), nonce)
+		case ready != "" && base64Line.MatchString(line):
+			fmt.Fprint(terminal, prompt)
 		}
 	}
 }
