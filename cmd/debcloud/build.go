@@ -91,6 +91,9 @@ func (f *buildFlags) options(ctx context.Context, args []string) (build.Options,
 	if err != nil {
 		return build.Options{}, err
 	}
+	if err := image.DemandBuildID(f.buildID); err != nil {
+		return build.Options{}, err
+	}
 	latest, err := sourceDate()
 	return build.Options{
 		Cell: cell, Type: buildType, BuildID: f.buildID, Version: v, Classes: config.Classes(cell, buildType),

@@ -16,7 +16,7 @@ type Version struct {
 	Number int    // the pipeline's number; tells apart the versions of one day
 }
 
-var versionForm = regexp.MustCompile(`^([0-9]{8})-([0-9]{1,9})$`)
+var versionForm = regexp.MustCompile(`^([0-9]{8})-(0|[1-9][0-9]{0,8})$`)
 
 // ParseVersion reads YYYYMMDD-N and refuses days that do not exist.
 func ParseVersion(text string) (Version, error) {
@@ -40,6 +40,16 @@ func (v Version) String() string { return fmt.Sprintf("%s-%d", v.Date, v.Number)
 func (v Version) Time() time.Time {
 	t, _ := time.Parse("20060102", v.Date) // a Version with another Date is not made by ParseVersion
 	return t
+}
+
+var buildIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+-]{0,99}$`)
+
+// DemandBuildID refuses a build ID that cannot be part of a file's name. CI makes it of a branch's name, which anyone chooses.
+func DemandBuildID(text string) error {
+	if !buildIDForm.MatchString(text) {
+		return fault.WithHint(fault.Inputf("build ID %q cannot be part of a file's name", text), "use up to 100 letters, digits, dots, plus and minus signs, as in CI_COMMIT_REF_SLUG")
+	}
+	return nil
 }
 
 // ArtifactName names what a build writes, without extension: debian-trixie-genericcloud-amd64-official-20250814-2204.
