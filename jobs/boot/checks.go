@@ -62,7 +62,7 @@ var catalogue = []check{
 	{"43-interface-name", "the network interface has a predictable name", []string{"addresses", "cmdline"}, judgeInterfaceName},
 	{"44-sockets", "only what is expected listens", []string{"sockets"}, judgeSockets},
 	{"46-time-source", "the time comes from the configured source", []string{"time_source"}, judgeTimeSource},
-	{"47-apt-update", "apt update works for main, updates, security and backports, each with its key", []string{"sources", "update", "indexes"}, judgeApt},
+	{"47-apt-update", "apt update works for main, updates, security and backports, each with its key", []string{"sources", "source_files", "update", "indexes"}, judgeApt},
 	{"48-unattended-upgrades", "unattended upgrades are as the vendor's policy says, not at boot, at a random time", []string{"upgrades", "at_boot"}, judgeUpgrades},
 	{"49-utc", "the clock is in UTC", []string{"clock"}, judgeClock},
 	{"50-no-swap", "nothing swaps to the disk", []string{"swap"}, judgeSwap},

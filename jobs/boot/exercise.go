@@ -24,7 +24,7 @@ var (
 		"resolver", "resolve=" + resolvable, "swap", "upgrades", "time_source",
 	}
 	earlyCloudProbes = []string{"host_keys", "passwords", "sshd", "default_user"}
-	settledProbes    = []string{"running", "failed_logs", "analyze", "addresses", "routes", "routes6", "sockets", "at_boot", "kernel_log", "useradd", "sources"}
+	settledProbes    = []string{"running", "failed_logs", "analyze", "addresses", "routes", "routes6", "sockets", "at_boot", "kernel_log", "useradd", "sources", "source_files"}
 	cloudProbes      = []string{"cloud_units", "cloud_result", "cloud_init", "cloud_init_log", "written", "ran", "schema"}
 	updateProbes     = []string{"update", "indexes"}
 	againProbes      = []string{"boot_id", "machine_id", "hostname"}

@@ -217,22 +217,46 @@ func judgeApt(o *observation) verdict {
 	if p := o.probes["update"]; p.exit != 0 {
 		return failed("apt-get update exits with %d: %s", p.exit, p.out)
 	}
+	keys := signedSuites(o.out("source_files"))
 	for _, suite := range wanted {
-		if !signed(o.out("indexes"), suite) {
-			return failed("%s main is not there with a Signed-By:\n%s", suite, o.out("indexes"))
+		switch {
+		case !slices.Contains(strings.Split(o.out("indexes"), "\n"), suite+" main"):
+			return failed("%s main was not fetched:\n%s", suite, o.out("indexes"))
+		case !keys[suite]:
+			return failed("%s has no Signed-By:\n%s", suite, o.out("source_files"))
 		}
 	}
-	return passed("%s from %s", strings.Join(wanted, ", "), strings.Join(mirrors, ", "))
+	return passed("%s, each with Signed-By, from %s", strings.Join(wanted, ", "), strings.Join(mirrors, ", "))
 }
 
-// signed tells whether the probe "indexes" has the suite's component main with a key of its own.
-func signed(indexes, suite string) bool {
-	for line := range strings.SplitSeq(indexes, "\n") {
-		if f := strings.Fields(line); len(f) > 2 && f[0] == suite && f[1] == "main" {
-			return true
+// optionalKey matches a source in one line (sources.list(5)), with its options and suite.
+var optionalKey = regexp.MustCompile(`^deb\s+\[([^]]*)\]\s+\S+\s+(\S+)`)
+
+// signedSuites reads the probe "source_files", both formats of sources.list(5): the suites that name their key.
+func signedSuites(output string) map[string]bool {
+	signed := map[string]bool{}
+	for file := range strings.SplitSeq("\n"+output, "\n== ") {
+		for stanza := range strings.SplitSeq(file, "\n\n") {
+			var suites []string
+			key := false
+			for line := range strings.SplitSeq(stanza, "\n") {
+				if m := optionalKey.FindStringSubmatch(line); m != nil && strings.Contains(m[1], "signed-by=") {
+					signed[m[2]] = true
+				}
+				name, value, _ := strings.Cut(line, ":")
+				switch strings.ToLower(name) {
+				case "suites":
+					suites = strings.Fields(value)
+				case "signed-by":
+					key = true
+				}
+			}
+			for _, suite := range suites {
+				signed[suite] = signed[suite] || key
+			}
 		}
 	}
-	return false
+	return signed
 }
 
 // wantedSuites returns the suites of a release; sid has no others.

@@ -104,10 +104,16 @@ p_sources() {
 	done
 	return 0
 }
+p_source_files() {
+	for file in /etc/apt/sources.list /etc/apt/sources.list.d/*; do
+		[ -e "$file" ] && echo "== $file" && cat "$file" && echo
+	done
+	return 0
+}
 # Only once they were fetched does apt list them.
 p_indexes() {
 	# shellcheck disable=SC2016 # apt expands these
-	apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(SIGNED_BY)' 'Created-By: Packages' | sort -u
+	apt-get indextargets --format '$(RELEASE) $(COMPONENT)' 'Created-By: Packages' | sort -u
 }
 p_resolve() { getent ahostsv4 "$resolve"; }
 p_update() {

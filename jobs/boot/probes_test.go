@@ -68,6 +68,16 @@ func TestSources(t *testing.T) {
 	}
 }
 
+func TestSignedSuites(t *testing.T) {
+	got := signedSuites("== /etc/apt/sources.list\ndeb [arch=amd64 signed-by=/k.gpg] http://mirror.example/debian a main\ndeb http://mirror.example/debian b main\n\n" +
+		"== /etc/apt/sources.list.d/x.sources\nTypes: deb\nSuites: c d\nSigned-By: /k.gpg\n\nTypes: deb\nSuites: e\n")
+	for suite, want := range map[string]bool{"a": true, "b": false, "c": true, "d": true, "e": false} {
+		if got[suite] != want {
+			t.Errorf("suite %s is signed: %v", suite, got[suite])
+		}
+	}
+}
+
 func TestSockets(t *testing.T) {
 	got := parseSockets("udp UNCONN 0      0      192.168.127.2%enp0s2:68   0.0.0.0:* users:((\"systemd-network\",pid=655,fd=30))\n" +
 		"tcp LISTEN 0      128                [::]:22      [::]:* users:((\"sshd\",pid=742,fd=7))            \n" +
