@@ -98,7 +98,10 @@ Exit codes: 0 done; 1 the work failed; 2 bad usage or bad input; 3 something out
 		SilenceUsage:  true,
 		Args:          refuseUnknownCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
-		PersistentPreRunE: func(*cobra.Command, []string) error {
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			if err := setUpDryRun(c, os.Getenv(dryRunVariable)); err != nil {
+				return err
+			}
 			return setUpLog(display, level, format)
 		},
 	}

@@ -52,10 +52,15 @@ func DemandBuildID(text string) error {
 	return nil
 }
 
+// VersionText is the version as builds of the type carry it: 20250814-2204, or dev's bare number.
+func (t BuildType) VersionText(v Version) string {
+	return strings.NewReplacer("{date}", v.Date, "{version}", strconv.Itoa(v.Number)).Replace(t.OutputVersion)
+}
+
 // ArtifactName names what a build writes, without extension: debian-trixie-genericcloud-amd64-official-20250814-2204.
 // The build type's outputName decides; dev's has {build_id} and its {version} is the bare number.
 func (c Cell) ArtifactName(t BuildType, buildID string, v Version) string {
-	version := strings.NewReplacer("{date}", v.Date, "{version}", strconv.Itoa(v.Number)).Replace(t.OutputVersion)
+	version := t.VersionText(v)
 	return strings.NewReplacer(
 		"{release}", c.Release.Name, "{vendor}", c.Vendor.Name, "{arch}", c.Arch.Name,
 		"{build_type}", t.Name, "{build_id}", buildID, "{version}", version,

@@ -41,6 +41,7 @@ const (
 	AnnotationReport    = "cloud.debian.org/report"        // the report's file, relative to the document
 	AnnotationJob       = "cloud.debian.org/job-url"       // the CI job that made it
 	AnnotationCommit    = "cloud.debian.org/source-commit" // the commit of this project that it was made from
+	AnnotationDryRun    = "cloud.debian.org/dry-run"       // "true": a dry run wrote it, about nothing that exists
 )
 
 // Header is what every document begins with.
@@ -99,6 +100,9 @@ func (m *Metadata) SetDigest(d Digest) {
 	m.Annotations[AnnotationDigest] = d.String()
 	m.Annotations[AnnotationDigestHex] = d.Hex()
 }
+
+// DryRun tells whether a dry run wrote the document. No such document may lead to a publication.
+func (m Metadata) DryRun() bool { return m.Annotations[AnnotationDryRun] != "" }
 
 // Digest returns the annotated digest.
 func (m Metadata) Digest() (Digest, error) { return ParseDigest(m.Annotations[AnnotationDigest]) }

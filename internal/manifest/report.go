@@ -124,6 +124,9 @@ func newReport(build *Build, digest Digest) *Report {
 		UID:    NewUID("Report", digest.Hex()),
 	}}}
 	r.Metadata.SetDigest(digest)
+	if build.Metadata.DryRun() {
+		r.Metadata.Annotations[AnnotationDryRun] = "true"
+	}
 	return r
 }
 

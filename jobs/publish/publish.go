@@ -25,6 +25,7 @@ type Options struct {
 	To        Publisher        //
 	Type      image.UploadType // "" means dev for a dev build and daily for an official one
 	Stage     Stage            // "" means Public
+	DryRun    bool             // the documents are a dry run's; without it such are refused, with it all others
 }
 
 // Result is what Publish did.
@@ -40,7 +41,7 @@ var suites = []string{"check", "boot"}
 // Publish reads the build, demands a passing report on the same digest, has o.To publish the image, and writes
 // the Upload documents beside the build. A refused image is an error of kind fault.Input.
 func Publish(ctx context.Context, o Options) (*Result, error) {
-	img, err := open(o.BuildPath, o.Type)
+	img, err := open(o)
 	if err != nil {
 		return nil, err
 	}
@@ -64,12 +65,14 @@ func Publish(ctx context.Context, o Options) (*Result, error) {
 }
 
 // open reads the documents of a build and refuses an image that may not be published.
-func open(buildPath string, t image.UploadType) (*Image, error) {
+func open(o Options) (*Image, error) {
+	buildPath := o.BuildPath
 	b, err := manifest.ReadBuild(buildPath)
 	if err != nil {
 		return nil, err
 	}
-	if t, err = uploadType(b, t); err != nil {
+	t, err := uploadType(b, o.Type)
+	if err != nil {
 		return nil, err
 	}
 	version, err := image.ParseVersion(b.Data.Info.Version)
@@ -85,6 +88,9 @@ func open(buildPath string, t image.UploadType) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := demandDryRun(o, b, report); err != nil {
+		return nil, err
+	}
 	return &Image{Build: b, Report: report, Digest: digest, Path: b.ImagePath(buildPath), Base: base, Version: version, Type: t}, nil
 }
 
@@ -98,6 +104,17 @@ func passingReport(path, buildPath string, digest manifest.Digest) (*manifest.Re
 			"run debcloud check %s and debcloud boot %s; an image is published only after both passed", buildPath, buildPath)
 	}
 	return report, nil
+}
+
+// demandDryRun keeps a dry run and real publications apart: neither takes the other's documents.
+func demandDryRun(o Options, b *manifest.Build, r *manifest.Report) error {
+	switch {
+	case !o.DryRun && (b.Metadata.DryRun() || r.Metadata.DryRun()):
+		return fault.WithHint(fault.Inputf("%s is of a dry run: there is no image to publish", o.BuildPath), "build, check and boot it without DEBCLOUD_DRY_RUN")
+	case o.DryRun && !(b.Metadata.DryRun() && r.Metadata.DryRun()):
+		return fault.Inputf("%s is of a real build: a dry run publishes only what a dry run made", o.BuildPath)
+	}
+	return nil
 }
 
 // uploadType fills in the default and refuses what is not known, and a dev build under any other type.

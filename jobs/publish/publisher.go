@@ -74,7 +74,7 @@ func (i *Image) Upload(provider, ref, format string, digest manifest.Digest, siz
 	}
 	u.Metadata.Labels[manifest.LabelImageFormat] = format
 	u.Metadata.Labels[manifest.LabelUploadType] = string(i.Type)
-	for _, key := range []string{manifest.AnnotationJob, manifest.AnnotationCommit} {
+	for _, key := range []string{manifest.AnnotationJob, manifest.AnnotationCommit, manifest.AnnotationDryRun} {
 		if v := i.Build.Metadata.Annotations[key]; v != "" {
 			u.Metadata.Annotations[key] = v
 		}

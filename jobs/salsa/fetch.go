@@ -159,6 +159,9 @@ func verifyBuild(ctx context.Context, build *manifest.Build, path string, suites
 	if err := report.DemandPassed(digest, suites...); err != nil {
 		return &unfitError{err.Error()}
 	}
+	if build.Metadata.DryRun() || report.Metadata.DryRun() {
+		return &unfitError{"it is of a dry run"}
+	}
 	if _, err := os.Lstat(build.ImagePath(path)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
