@@ -67,6 +67,7 @@ func absent(err error) bool {
 
 func dial(ctx context.Context, uri string) (*connection, error) {
 	return bounded(ctx, "connect to "+uri, func() (*connection, error) {
+		openLibrary()
 		c, err := libvirt.NewConnect(uri)
 		if err != nil {
 			return nil, err
