@@ -50,7 +50,7 @@ type jobRow struct {
 }
 
 // kindOrder is the way of an image through its jobs.
-var kindOrder = []string{"build", "check", "boot", "publish", "cloud test", "promote", "index", "notify", "prune"}
+var kindOrder = []string{"build", "check", "boot", "publish", "cloud test", "promote", "report", "index", "notify", "prune"}
 
 // WriteHTML writes a page of its own with the matrix as a grid, in which each image that is not there says why, and the jobs in
 // the order in which they need each other.

@@ -86,15 +86,26 @@ func resolved(t testing.TB, text []byte) map[string]map[string]any {
 	return jobs
 }
 
+// everything returns a folder of templates in which all kinds of jobs are turned on.
+func everything(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	text := "(import 'debcloud/settings.libsonnet') + { steps: { clouds: true, notify: true, prune: true } }"
+	if err := os.WriteFile(filepath.Join(dir, "settings.libsonnet"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // TestLay checks every job of every type against what a good job has, and each file with lint.
 func TestLay(t *testing.T) {
 	c := load(t, "")
 	for uploadType, want := range map[image.UploadType]map[string]int{
-		image.Dev:       {"build": 112, "check": 112, "boot": 112},
+		image.Dev:       {"build": 112, "check": 112, "boot": 112, "report": 1, "gather": 5},
 		image.Daily:     {"build": 105, "check": 105, "boot": 105, "publish": 136, "cloud": 31, "promote": 24, "index": 1, "notify": 1, "prune": 4},
 		image.Published: {"promote": 21, "index": 1, "notify": 1},
 	} {
-		p := lay(t, c, uploadType, Layout{}, Selection{})
+		p := lay(t, c, uploadType, Layout{Templates: everything(t)}, Selection{})
 		got := map[string]int{}
 		for name, job := range resolved(t, p[0].JSON) {
 			kind, _, _ := strings.Cut(name, " ")
@@ -149,7 +160,7 @@ func lintPipeline(t *testing.T, summary string, p []file) {
 
 // TestPromoteNeedsAll: a release becomes public only when each of its images was published, tested on its cloud, or both.
 func TestPromoteNeedsAll(t *testing.T) {
-	jobs := resolved(t, lay(t, load(t, ""), image.Daily, Layout{}, Selection{Releases: []string{"trixie"}})[0].JSON)
+	jobs := resolved(t, lay(t, load(t, ""), image.Daily, Layout{Templates: everything(t)}, Selection{Releases: []string{"trixie"}})[0].JSON)
 	var want int
 	for name := range jobs {
 		if strings.HasPrefix(name, "publish ") || strings.HasPrefix(name, "cloud test ") {
@@ -194,7 +205,7 @@ func TestLaySplits(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := lay(t, c, image.Daily, Layout{fileSize: row.size}, Selection{})
+		p := lay(t, c, image.Daily, Layout{Templates: everything(t), fileSize: row.size}, Selection{})
 		if len(p) != row.files {
 			t.Errorf("%s: %d files, want %d", row.summary, len(p), row.files)
 		}

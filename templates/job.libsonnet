@@ -37,6 +37,11 @@ function(settings, context) {
     interruptible: false,
   },
 
+  // A job that tells a merge request what was found, failures above all. GitLab gives a child pipeline its parent's merge request.
+  telling: {
+    rules: [{ 'if': '$CI_MERGE_REQUEST_IID', when: 'always' }],
+  },
+
   // A need of another job's success without its artifacts; its name alone is a need with them.
   after(name): { job: name, artifacts: false },
 
@@ -52,6 +57,7 @@ function(settings, context) {
   },
 
   // The provider that a vendor's images are uploaded to beside the directory, and what is set about a provider.
+  uploads(cell): cell.upload && settings.steps.clouds,
   cloud(vendor): std.get(settings.clouds, vendor, vendor),
   provider(name): std.get(settings.providers, name, { target: name }),
 

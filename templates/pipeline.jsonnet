@@ -5,7 +5,7 @@
 //          cells    as in the Plan document, with name, "trixie genericcloud amd64", and variables, DEBCLOUD_RELEASE and so on
 //          parts    in the place of cells where the pipeline is so large that it was split: { name, file } each
 //          why      there are no cells
-//          last     whether what comes once a pipeline (index, notify, prune) is in this file
+//          last     whether what comes once a pipeline (report, index, notify, prune) is in this file
 //
 // A job kind lives in a file of its own. A team changes one by putting a file of the same name into the folder of --templates,
 // where 'debcloud/NAME' imports the original.
@@ -22,6 +22,7 @@ function(context)
   local index = (import 'index.libsonnet')(lib);
   local notify = (import 'notify.libsonnet')(lib);
   local prune = (import 'prune.libsonnet')(lib);
+  local report = (import 'report.libsonnet')(lib);
   local gather = (import 'gather.libsonnet')(lib);
   local part = (import 'part.libsonnet')(lib);
   local nothing = (import 'nothing.libsonnet')(lib);
@@ -32,10 +33,10 @@ function(context)
   local job(name, kind, more) = { name: name, job: { extends: '.' + kind } + more };
 
   // Where a cell is published: in the directory, and in the cloud of its vendor.
-  local clouds = std.set([lib.cloud(c.vendor) for c in context.cells if c.upload]);
+  local clouds = std.set([lib.cloud(c.vendor) for c in context.cells if lib.uploads(c)]);
   local providers = ['directory'] + clouds;
   local promoting = if context.cells == [] then [] else providers;
-  local targets(cell) = if cell.upload then ['directory', lib.cloud(cell.vendor)] else ['directory'];
+  local targets(cell) = if lib.uploads(cell) then ['directory', lib.cloud(cell.vendor)] else ['directory'];
 
   local ofCell(c) =
     [
@@ -50,7 +51,7 @@ function(context)
   // A release becomes public at each provider once all that is published of it passed.
   local ofRelease(release) =
     local cells = [c for c in context.cells if c.release == release];
-    local tests = [lib.after('cloud test ' + c.name) for c in cells if c.upload];
+    local tests = [lib.after('cloud test ' + c.name) for c in cells if lib.uploads(c)];
     // It takes the documents of its own provider's publications and waits for all.
     local publications = [{ provider: p, job: 'publish ' + c.name + ' ' + p, wait: lib.after(self.job) } for c in cells for p in targets(c)];
     local needs(provider) = [if it.provider == provider then it.job else it.wait for it in publications] + tests;
@@ -64,12 +65,18 @@ function(context)
   local ofPart(p) = [job('unpack ' + p.name, 'unpack', part.of(p)), { name: p.name, job: part.start(p) }];
 
   // What comes once, after all of it.
-  local pruned = if context.type == 'daily' then std.set(['directory'] + std.objectValues(settings.clouds)) else [];
+  local pruned = if context.type == 'daily' && settings.steps.prune then std.set(['directory'] + (if settings.steps.clouds then std.objectValues(settings.clouds) else [])) else [];
   local last = if once then
-    [
-      job('index', 'index', index.of([lib.after(p.name) for p in promotions] + [p.name for p in context.parts])),
-      job('notify', 'notify', notify.of([lib.after('index')])),
-    ] + [job('prune ' + p, 'prune ' + p, prune.of([lib.after('index')])) for p in pruned]
+    [job('index', 'index', index.of([lib.after(p.name) for p in promotions] + [p.name for p in context.parts]))]
+    + (if settings.steps.notify then [job('notify', 'notify', notify.of([lib.after('index')]))] else [])
+    + [job('prune ' + p, 'prune ' + p, prune.of([lib.after('index')])) for p in pruned]
+  else [];
+
+  // One note tells of all images, so a pipeline that was split into files has none. The report of boot goes on where that of
+  // check ended, so it has to come after it.
+  local reporting = context.type == 'dev' && builds && context.last;
+  local reports = if reporting then
+    [job('report', 'report', report.of(['check ' + c.name for c in context.cells] + ['boot ' + c.name for c in context.cells]))]
   else [];
 
   // GitLab allows 50 needs a job. One with more needs jobs that gather 50 each.
@@ -84,7 +91,7 @@ function(context)
 
   local empty = context.cells == [] && context.parts == [];
   local promoted = std.flatMap(within('promote'), promotions);
-  local ended = if empty then [] else std.flatMap(within('after'), last);
+  local ended = if empty then [] else std.flatMap(within('after'), last + reports);
   local jobs = (if empty then [job('nothing to do', 'nothing to do', nothing.of(context.why))] else [])
                + (if builds then std.flatMap(ofCell, context.cells) else [])
                + promoted
@@ -92,12 +99,13 @@ function(context)
                + ended;
 
   // What the jobs of a kind share, as hidden jobs, of the kinds that occur.
-  local gathers = std.length(promoted) > std.length(promotions) || std.length(ended) > std.length(last);
+  local gathers = std.length(promoted) > std.length(promotions) || std.length(ended) > std.length(last + reports);
   local hidden =
     (if builds then { '.build': build.base, '.check': check.base, '.boot': boot.base } else {})
     + (if builds && publishes then { ['.publish ' + p]: publish.base(p) for p in providers } + { ['.cloud test ' + p]: cloudTest.base(p) for p in clouds } else {})
     + (if publishes && !empty then { ['.promote ' + p]: promote.base(p) for p in promoting } else {})
-    + (if once && !empty then { '.index': index.base, '.notify': notify.base } + { ['.prune ' + p]: prune.base(p) for p in pruned } else {})
+    + (if once && !empty then { '.index': index.base, [if settings.steps.notify then '.notify']: notify.base } + { ['.prune ' + p]: prune.base(p) for p in pruned } else {})
+    + (if reporting then { '.report': report.base } else {})
     + (if gathers then { '.gather': gather.base } else {})
     + (if context.parts != [] then { '.unpack': part.base } else {})
     + (if empty then { '.nothing to do': nothing.base } else {});

@@ -7,11 +7,15 @@
   // The VM image that the executor boots, and the container image that other executors would use.
   image: 'debcloud-runner',
 
+  // Kinds of jobs that debcloud has no command for yet. Turned on once it has: a pipeline never calls what is not there.
+  // clouds: publish to the vendor's cloud and test there, beside the directory.
+  steps: { clouds: false, notify: false, prune: false },
+
   // Minutes after which GitLab ends a job of a kind. The script is ended 5 minutes earlier, because at a job's time-out
   // neither after_script nor the upload of artifacts would run.
   minutes: {
     build: 60, check: 20, boot: 40, publish: 60, 'cloud test': 60, promote: 60, index: 20, notify: 10, prune: 60,
-    gather: 10, unpack: 10, 'nothing to do': 10,
+    report: 15, gather: 10, unpack: 10, 'nothing to do': 10,
   },
 
   // How long GitLab keeps artifacts: images, and what is said about them.
@@ -28,7 +32,8 @@
     azure: { target: 'azure', serial: true, credentials: { AZURE_ID_TOKEN: { aud: '$DEBCLOUD_AZURE_AUDIENCE' } } },
     google: { target: 'google', credentials: { GOOGLE_ID_TOKEN: { aud: '$DEBCLOUD_GOOGLE_AUDIENCE' } } },
   },
-  // The provider of each vendor whose images are uploaded to a cloud; every image is published to the directory.
+  // The provider of each vendor whose images are uploaded to a cloud, where steps.clouds says so; every image is published to
+  // the directory.
   clouds: { ec2: 'aws', azure: 'azure', gce: 'google' },
 
   // Where the public tree is seen; the host is a variable of the project.

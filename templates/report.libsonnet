@@ -1,0 +1,15 @@
+// report: tells the merge request what check and boot found, in one note and as commit statuses. It runs when they failed, too.
+//
+// The note needs an access token, DEBCLOUD_SALSA_TOKEN; without one it is only printed. GitLab's own troubles do not make the
+// pipeline fail.
+function(lib) {
+  base: lib.job('report', 'after') + lib.light + lib.telling + lib.documents() {
+    artifacts+: { paths+: ['consoles/'] },
+    allow_failure: { exit_codes: [3] },
+    script: [
+      'if [ -z "$DEBCLOUD_SALSA_TOKEN" ]; then set -- --dry-run; fi',
+      './debcloud salsa report --dir out --baseline-ref "$CI_MERGE_REQUEST_TARGET_BRANCH_NAME" "$@"',
+    ],
+  },
+  of(needs): { needs: needs },
+}
