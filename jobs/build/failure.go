@@ -46,11 +46,14 @@ var causes = []struct {
 	{regexp.MustCompile(`(?m)^(?:W|E|Err:.*): (?:Failed to fetch|Cannot initiate the connection to|Could not resolve) (\S+)\s+(.*)$`), func(_ string, m []string) error {
 		return unreachable(m[1], m[2])
 	}},
-	{regexp.MustCompile(`(?m)^E: The repository '(\S+) \S+' (?:does not have a Release file|is not signed|no longer has a Release file)`), func(_ string, m []string) error {
+	{regexp.MustCompile(`(?m)^E: The repository '(\S+) [^']*' (?:does not have a Release file|is not signed|no longer has a Release file)`), func(_ string, m []string) error {
 		return unreachable(m[1], "it is no Debian mirror, or lacks the release")
 	}},
 	{regexp.MustCompile(`(?m)^E: (?:Failed getting release file|Invalid Release file, no entry for) (\S+)`), func(_ string, m []string) error {
 		return unreachable(m[1], "")
+	}},
+	{regexp.MustCompile(`(?ms)^Calling debootstrap [^\n]* (\S+) *$.*^E: (Error executing gpgv[^\n]*|Invalid Release signature[^\n]*)$`), func(_ string, m []string) error {
+		return unreachable(m[1], m[2])
 	}},
 	{regexp.MustCompile(`(?m)^E: (?:Couldn't download packages|Couldn't find these debs): (.*)$`), func(_ string, m []string) error {
 		return missingPackage(strings.Fields(m[1])...)
@@ -102,9 +105,10 @@ func missingPackage(names ...string) error {
 	return fault.Inputf("packages %s are not in the archive: correct package_config in the config space", strings.Join(quoted, ", "))
 }
 
-// scriptSaid returns the last lines of what the script printed, from FAI's scripts.log.
+// scriptSaid returns the last lines of what the script printed, from FAI's scripts.log. Its heading there says "shell:" of a shell
+// script, of another what file(1) does.
 func scriptSaid(log, script string) string {
-	_, after, ok := strings.Cut(log, "shell: "+script+"   =====\n")
+	_, after, ok := strings.Cut(log, " "+script+"   =====\n")
 	if !ok {
 		return "it printed nothing"
 	}
