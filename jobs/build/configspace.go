@@ -45,6 +45,10 @@ func copySpace(space fs.FS, dir string) error {
 	if err != nil {
 		return fmt.Errorf("config space: %w", err)
 	}
+	// Without this directory FAI counts an error, where it has nothing to do.
+	if err := os.MkdirAll(filepath.Join(dir, "debconf"), 0o755); err != nil {
+		return err
+	}
 	hook := filepath.Join(dir, "hooks/partition.LAST.sh")
 	if _, err := os.Stat(hook); err == nil {
 		return nil

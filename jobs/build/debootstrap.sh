@@ -31,10 +31,12 @@ suite=$1 tree=$2 mirror=$3
 
 mmdebstrap --mode=root --format=directory --variant=minbase ${arch:+"--architectures=$arch"} \
 	${include:+"--include=$include"} ${keyring:+"--keyring=$keyring"} --skip=cleanup/apt \
-	--aptopt='Acquire::Languages "none"' "$suite" "$tree" "deb $mirror $suite main"
+	--aptopt='Acquire::Languages "none"' --aptopt='Acquire::Retries "3"' --aptopt='Acquire::http::Timeout "30"' \
+	"$suite" "$tree" "deb $mirror $suite main"
 
 # As debootstrap leaves them.
 rm -f "$tree/etc/apt/apt.conf.d/99mmdebstrap" "$tree/var/lib/apt/extended_states" "$tree/var/lib/dpkg/arch"
 : >"$tree/var/lib/dpkg/available"
 echo apt apt >"$tree/var/lib/dpkg/cmethopt"
 echo "deb $mirror $suite main" >"$tree/etc/apt/sources.list"
+/mnt/fast/settings "$tree"

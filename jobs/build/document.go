@@ -1,12 +1,14 @@
 package build
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -61,9 +63,23 @@ func readContent(tree string) (*content, error) {
 	}
 	kernels, _ := filepath.Glob(filepath.Join(tree, "boot/vmlinuz-*")) // the pattern is well-formed
 	if len(kernels) > 0 {
-		c.kernel = strings.TrimPrefix(filepath.Base(kernels[len(kernels)-1]), "vmlinuz-")
+		c.kernel = strings.TrimPrefix(filepath.Base(slices.MaxFunc(kernels, compareNatural)), "vmlinuz-")
 	}
 	return c, nil
+}
+
+var digits = regexp.MustCompile(`[0-9]+|[^0-9]+`)
+
+// compareNatural orders file names with numbers in them by these numbers, as GRUB does when it chooses the kernel.
+func compareNatural(a, b string) int {
+	return slices.CompareFunc(digits.FindAllString(a, -1), digits.FindAllString(b, -1), func(a, b string) int {
+		m, err1 := strconv.ParseUint(a, 10, 64)
+		n, err2 := strconv.ParseUint(b, 10, 64)
+		if err1 != nil || err2 != nil {
+			return strings.Compare(a, b)
+		}
+		return cmp.Compare(m, n)
+	})
 }
 
 // parseStatus reads dpkg's status file and returns the packages as dpkg-query names them, sorted: those that can be

@@ -29,6 +29,9 @@ var debootstrapScript []byte
 //go:embed install_packages.sh
 var installPackagesScript []byte
 
+//go:embed settings.sh
+var settingsScript []byte
+
 // install lets FAI make the tree and keeps its log beside the image, whatever comes of it.
 func (b *build) install(ctx context.Context) error {
 	task := progress.Start(ctx, "FAI", 0, false)
@@ -86,7 +89,9 @@ func (b *build) stage() error {
 func (b *build) writeScripts() error {
 	scripts := map[string][]byte{"stage.sh": stageScript}
 	if !b.Plain {
-		scripts["fast/debootstrap"], scripts["fast/install_packages"] = debootstrapScript, installPackagesScript
+		scripts["fast/debootstrap"] = debootstrapScript
+		scripts["fast/install_packages"] = installPackagesScript
+		scripts["fast/settings"] = settingsScript
 	}
 	for name, text := range scripts {
 		if err := writeFile(filepath.Join(b.work, name), text, true); err != nil {

@@ -23,20 +23,12 @@ for program in $programs; do
 	EOF
 	chmod 755 "$put_off/$program"
 done
-# Descriptions are not needed to install, and files that a crash would lose are built again.
-cat >"$tree/etc/apt/apt.conf.d/00put-off" <<-'EOF'
-	Acquire::Languages "none";
-	Dpkg::Use-Pty "false";
-	DPkg::Path "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-EOF
-mkdir -p "$tree/etc/dpkg/dpkg.cfg.d"
-echo force-unsafe-io >"$tree/etc/dpkg/dpkg.cfg.d/00put-off"
+/mnt/fast/settings "$tree"
 
 status=0
 PYTHONDONTWRITEBYTECODE=1 /mnt/bin/install_packages "$@" || status=$?
 
 for program in $programs; do rm -f "$put_off/$program"; done
-rm -f "$tree/etc/apt/apt.conf.d/00put-off" "$tree/etc/dpkg/dpkg.cfg.d/00put-off"
 mv "$list" /mnt/put-off
 
 initramfs() {

@@ -2,11 +2,10 @@ package build
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -68,16 +67,18 @@ func availableMemory(meminfo string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, after, ok := strings.Cut(string(text), "MemAvailable:")
-	words := strings.Fields(after)
-	if !ok || len(words) == 0 {
-		return 0, fmt.Errorf("%s has no MemAvailable", meminfo)
-	}
-	kib, err := strconv.ParseInt(words[0], 10, 64)
+	_, after, _ := strings.Cut(string(text), "MemAvailable:")
+	kib, err := parseKiB(after)
 	if err != nil {
-		return 0, err
+		return 0, fmt.Errorf("MemAvailable in %s: %w", meminfo, err)
 	}
 	return min(kib<<10, groupMemory("/sys/fs/cgroup")), nil
+}
+
+// parseKiB reads the number before " kB" that text begins with.
+func parseKiB(text string) (int64, error) {
+	number, _, _ := strings.Cut(strings.TrimSpace(text), " ")
+	return strconv.ParseInt(number, 10, 64)
 }
 
 // groupMemory is what the control group may still take, or more than there is where it has no limit (cgroups v2).

@@ -7,6 +7,12 @@ import (
 	"path/filepath"
 )
 
+// traces are what FAI and the build's own scripts leave in a tree.
+var traces = []string{
+	"var/log/fai", "var/lib/fai", "var/log/install_packages.list", "usr/sbin/policy-rc.d",
+	"etc/apt/apt.conf.d/00debcloud", "etc/dpkg/dpkg.cfg.d/00debcloud",
+}
+
 // tidy takes FAI's own traces out of the tree and leaves empty what the running system fills: whatever the config space is, they
 // are not part of an image.
 func tidy(tree string) error {
@@ -15,7 +21,7 @@ func tidy(tree string) error {
 		return err
 	}
 	defer root.Close()
-	for _, name := range []string{"var/log/fai", "var/lib/fai", "var/log/install_packages.list", "usr/sbin/policy-rc.d"} {
+	for _, name := range traces {
 		if err := root.RemoveAll(name); err != nil {
 			return err
 		}
