@@ -72,8 +72,7 @@ function(context)
     + [job('prune ' + p, 'prune ' + p, prune.of([lib.after('index')])) for p in pruned]
   else [];
 
-  // One note tells of all images, so a pipeline that was split into files has none. The report of boot goes on where that of
-  // check ended, so it has to come after it.
+  // One note tells of all images, so a pipeline that was split into files has none.
   local reporting = context.type == 'dev' && builds && context.last;
   local reports = if reporting then
     [job('report', 'report', report.of(['check ' + c.name for c in context.cells] + ['boot ' + c.name for c in context.cells]))]
