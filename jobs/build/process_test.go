@@ -95,18 +95,11 @@ func (c *child) end(t *testing.T, limit time.Duration) int {
 	return c.ProcessState.ExitCode()
 }
 
-func asRoot(t *testing.T) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("a build needs root")
-	}
-}
-
 // tinyOptions build from files, a config space that begins with an empty tree instead of a Debian system: FAI's own
 // machinery, in a second and without a network. Keys of files are paths in the space.
 func tinyOptions(t *testing.T, files map[string]string) Options {
 	t.Helper()
-	asRoot(t)
+	needRoot(t)
 	space := t.TempDir()
 	all := map[string]string{
 		"class/TINY.var":         "tiny=1\n",

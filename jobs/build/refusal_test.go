@@ -19,7 +19,8 @@ import (
 )
 
 func TestNotRoot(t *testing.T) {
-	o := Options{Output: filepath.Join(os.TempDir(), "debcloud-not-root"), Version: tinyOptions(t, nil).Version}
+	o := tinyOptions(t, nil)
+	o.Output = filepath.Join(t.TempDir(), "out")
 	c := startBuild(t, o, func(as *syscall.SysProcAttr) { as.Credential = &syscall.Credential{Uid: 65534, Gid: 65534} })
 	if code := c.end(t, 10*time.Second); code != 2 {
 		t.Errorf("exit code %d, want 2", code)
@@ -35,7 +36,7 @@ func TestNotRoot(t *testing.T) {
 }
 
 func TestConfigSpaceIsRefused(t *testing.T) {
-	asRoot(t)
+	needRoot(t)
 	for _, row := range []struct {
 		summary string
 		space   func(dir string) error
@@ -150,7 +151,7 @@ func TestNothingIsInstalled(t *testing.T) {
 }
 
 func TestMirrorIsRefused(t *testing.T) {
-	asRoot(t)
+	needRoot(t)
 	const never = "127.0.0.1:9" // the discard service, which nobody offers any more
 	for _, row := range []struct {
 		summary string

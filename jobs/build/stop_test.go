@@ -98,7 +98,9 @@ func demandNextRun(t *testing.T, stopped Options) {
 	t.Helper()
 	o := tinyOptions(t, map[string]string{"scripts/TINY/50-next": "#!/bin/sh\nls /mnt/space\nexit 9\n"})
 	o.Output = stopped.Output
-	_, err := Run(t.Context(), o)
+	soon, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := Run(soon, o)
 	demandFault(t, err, fault.Work, `script "TINY/50-next"`, "exit code 9")
 	if err != nil && strings.Contains(err.Error(), "started") {
 		t.Errorf("the stopped build's files are still there: %v", err)
@@ -117,10 +119,13 @@ func TestSideBySide(t *testing.T) {
 	ended := make(chan error, 2)
 	for _, o := range []Options{one, other} {
 		go func() { _, err := Run(ctx, o); ended <- err }()
+		// The one holds FAI's lock before the other asks for it.
+		waitUntil(t, "the build runs", time.Minute, func() bool { return len(ended) > 0 || hangs(o) })
 	}
-	waitUntil(t, "both builds run", time.Minute, func() bool { return len(ended) > 0 || hangs(one) && hangs(other) })
 
-	_, err := Run(ctx, one)
+	soon, cancelSoon := context.WithTimeout(ctx, 10*time.Second)
+	defer cancelSoon()
+	_, err := Run(soon, one)
 	demandFault(t, err, fault.Input, "the same image is being built", one.Output)
 	if hint := fault.HintOf(err); !strings.Contains(hint, "wait for that build") {
 		t.Errorf("hint %q", hint)
