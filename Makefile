@@ -8,6 +8,7 @@ GO = packaging/go
 TAGS = libvirt_dlopen
 CELL = trixie genericcloud amd64
 CACHE = $(CURDIR)/.cache
+CI_MODULES = $(CACHE)/ci/node_modules
 
 GO_PACKAGES = ca-certificates gcc git golang-go libc6-dev
 RUN_PACKAGES = $(GO_PACKAGES) \
@@ -33,10 +34,11 @@ packages: ## install the Debian packages that `make run` needs
 test-packages: ## install those that `make test` needs
 	@$(call install,$(TEST_PACKAGES))
 
-# A machine that has a Go of its own, new enough or not, keeps it.
+# A machine that has a Go or npm of its own, new enough or not, keeps it.
 define install
 	missing=; for p in $(1); do \
 		if [ $$p = golang-go ] && PATH=$$PATH:/usr/local/go/bin command -v go >/dev/null; then continue; fi; \
+		if [ $$p = npm ] && command -v npm >/dev/null; then continue; fi; \
 		dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; \
 	done; \
 	if [ -n "$$missing" ]; then \
@@ -48,8 +50,15 @@ define install
 endef
 
 .PHONY: test
-test: test-packages debcloud lint test-image ## every test
-	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -tags $(TAGS) -timeout 20m ./...
+test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json ## every test
+	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -tags $(TAGS) -timeout 20m ./...
+
+# gitlab-ci-local and the Node that it needs, to run .gitlab-ci.yml here.
+$(CI_MODULES)/.package-lock.json: packaging/ci/package.json packaging/ci/package-lock.json packaging/ci/.npmrc | test-packages
+	mkdir -p $(CACHE)/ci
+	cp $^ $(CACHE)/ci
+	cd $(CACHE)/ci && npm ci
+	touch $@
 
 .PHONY: lint
 lint: test-packages ## formatting, vet, staticcheck, shellcheck

@@ -4,8 +4,11 @@
 // the newer.
 function(lib) {
   base: lib.job('check') + lib.documents('out/*.check.xml') {
-    script: ['./debcloud check out/*.build.json'],
-    after_script: ['mkdir -p checked && cp out/*.report.json checked/'],
+    script: [
+      './debcloud check out/*.build.json || failed=$?',
+      'mkdir -p checked && cp out/*.report.json checked/ || exit "${failed:-1}"',
+      'exit "${failed:-0}"',
+    ],
     artifacts+: { paths: ['checked/', 'out/*.check.xml'] },
   },
   of(cell): {
