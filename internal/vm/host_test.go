@@ -98,7 +98,9 @@ func TestDomain(t *testing.T) {
 	t.Logf("ready: %v", time.Since(start))
 	typeKeys(t, d, "hello")
 	printed(t, d, "hello", 1)
-	typeKeys(t, d, "wc")
+	typeKeys(t, d, "w")
+	printed(t, d, "ok", 1)
+	typeKeys(t, d, "c")
 	printed(t, d, "written", 1)
 	if err := d.Reset(testContext(t, 5*time.Second)); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,8 @@
 .globl _start
 _start:
 	ljmp	$0, $1f
-1:	xor	%ax, %ax
+1:	cli				# else SeaBIOS's timer takes what is typed: its own console is on this port too
+	xor	%ax, %ax
 	mov	%ax, %ds
 	mov	%ax, %es
 	mov	%ax, %ss
