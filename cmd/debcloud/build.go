@@ -65,7 +65,7 @@ func (f *buildFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&f.configSpace, "config-space", "", "FAI config space (default: the built-in one)")
 	flags.BoolVar(&f.plain, "plain", false, "let FAI go its own way, in twice the time, to the same image")
 	flags.StringVar(&f.mirror, "mirror", "", "URL to install from (default: DEBCLOUD_MIRROR, else as this machine's apt)")
-	flags.StringVar(&f.securityMirror, "security-mirror", "", "the same for security updates (default: DEBCLOUD_SECURITY_MIRROR, else as this machine's apt)")
+	flags.StringVar(&f.securityMirror, "security-mirror", "", "the same for security updates (default: DEBCLOUD_SECURITY_MIRROR, else as this machine's apt, else …/debian-security beside …/debian)")
 	flags.StringVar(&f.imageMirror, "image-mirror", "", "URL in the image's own apt sources (default: as this machine's apt)")
 	flags.StringVar(&f.imageSecurity, "image-security-mirror", "", "the same for security updates (default: as this machine's apt)")
 }

@@ -135,8 +135,8 @@ func (o *Options) findMirrors() error {
 	if err != nil && (o.Mirror.Debian == "" || o.ImageMirror.Debian == "") {
 		return err
 	}
-	o.Mirror = o.Mirror.or(machine)
-	o.ImageMirror = o.ImageMirror.or(machine)
+	o.Mirror = o.Mirror.or(machine).besideDebian()
+	o.ImageMirror = o.ImageMirror.or(machine).besideDebian()
 	if o.Mirror.Security == "" || o.ImageMirror.Security == "" {
 		return fault.WithHint(fault.Inputf("no mirror of Debian's security updates: the apt sources in /etc/apt name none"),
 			"give --security-mirror URL or set DEBCLOUD_SECURITY_MIRROR")

@@ -27,6 +27,15 @@ func (m Mirrors) or(other Mirrors) Mirrors {
 	return m
 }
 
+// besideDebian returns m with security updates taken from beside Debian, …/debian-security beside …/debian, where nothing names
+// a mirror of them: a machine that debootstrap made has no such entry, and most mirrors carry both.
+func (m Mirrors) besideDebian() Mirrors {
+	if base := strings.TrimRight(m.Debian, "/"); m.Security == "" && strings.HasSuffix(base, "/debian") {
+		m.Security = base + "-security"
+	}
+	return m
+}
+
 // MachineMirrors finds the mirrors in the apt sources below etcApt, which is /etc/apt but in tests. It takes the first
 // entry of each kind that is Debian's own: of a Debian suite, component main, signed by nobody else.
 func MachineMirrors(etcApt string) (Mirrors, error) {

@@ -117,3 +117,20 @@ func TestAvailableMemory(t *testing.T) {
 		t.Error("a meminfo without MemAvailable must be an error")
 	}
 }
+
+func TestBesideDebian(t *testing.T) {
+	for _, row := range []struct {
+		summary string
+		in      Mirrors
+		want    string
+	}{
+		{"most mirrors carry both", Mirrors{Debian: "http://mirror.example/debian"}, "http://mirror.example/debian-security"},
+		{"a slash at the end changes nothing", Mirrors{Debian: "http://mirror.example/pub/debian/"}, "http://mirror.example/pub/debian-security"},
+		{"what is named counts", Mirrors{"http://mirror.example/debian", "http://security.example/x"}, "http://security.example/x"},
+		{"another layout tells nothing", Mirrors{Debian: "http://mirror.example/apt"}, ""},
+	} {
+		if got := row.in.besideDebian().Security; got != row.want {
+			t.Errorf("%s: got %q, want %q", row.summary, got, row.want)
+		}
+	}
+}
