@@ -163,7 +163,17 @@ func outcome(s *manifest.Suite, err error) (string, error) {
 	if failed := s.Failures(); len(failed) > 0 {
 		return "", fmt.Errorf("the image failed %s: %s", plural(len(failed), "check"), failed[0].ID+": "+failed[0].Evidence)
 	}
-	return plural(len(s.Checks), "check") + " passed", nil
+	skipped := 0
+	for _, c := range s.Checks {
+		if c.Result == manifest.Skipped {
+			skipped++
+		}
+	}
+	result := plural(len(s.Checks)-skipped, "check") + " passed"
+	if skipped > 0 {
+		result += fmt.Sprintf(", %d do not apply", skipped)
+	}
+	return result, nil
 }
 
 func (c *cell) report() string { return manifest.Base(c.document) + ".report.json" }
