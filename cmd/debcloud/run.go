@@ -171,7 +171,7 @@ func outcome(s *manifest.Suite, err error) (string, error) {
 	}
 	result := plural(len(s.Checks)-skipped, "check") + " passed"
 	if skipped > 0 {
-		result += fmt.Sprintf(", %d do not apply", skipped)
+		result += fmt.Sprintf(", %d skipped", skipped)
 	}
 	return result, nil
 }

@@ -73,6 +73,9 @@ func Run(ctx context.Context, o Options) (*manifest.Suite, error) {
 		return s, nil
 	}
 	suite, err := run(ctx, o, build)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx) // whatever was under way when it ended is no fault of its own
+	}
 	if err != nil {
 		return nil, err
 	}
