@@ -51,7 +51,7 @@ endef
 
 .PHONY: test
 test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json ## every test
-	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -tags $(TAGS) -timeout 20m ./...
+	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
 
 # gitlab-ci-local and the Node that it needs, to run .gitlab-ci.yml here.
 $(CI_MODULES)/.package-lock.json: packaging/ci/package.json packaging/ci/package-lock.json packaging/ci/.npmrc | test-packages
