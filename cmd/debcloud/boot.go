@@ -41,7 +41,7 @@ An image that has passed is not tested again. libvirtd is started where none run
 	f.IntVar(&o.CPUs, "cpus", 2, "processors of each VM")
 	f.DurationVar(&o.Timeout, "timeout", 0, "limit for each VM, power-on to power-off (default: 10m, emulated 40m)")
 	f.BoolVar(&o.Sequential, "sequential", false, "one VM after the other (default: side by side where memory allows)")
-	f.BoolVar(&o.Thorough, "thorough", false, "under emulation too, reboot and update package lists in each VM, not the one here, the other there")
+	f.BoolVar(&o.Thorough, "thorough", false, "under emulation too, test in each VM what is slow and does not depend on the firmware, not the one here, the other there")
 	f.BoolVar(&o.Raw, "raw", false, "only boot until SSH answers, and print the times; nothing is checked or recorded")
 	f.BoolVar(&o.Again, "again", false, "test an image that has passed already")
 	f.StringVar(&o.Dir, "scratch", "", "directory for overlays (default: that for temporary files)")

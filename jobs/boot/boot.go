@@ -35,7 +35,8 @@ type Options struct {
 	Timeout    time.Duration
 	Sequential bool // one VM after the other; else side by side where the memory allows it
 	// Thorough repeats in each VM also what is slow under emulation and does not depend on the firmware: without it, one
-	// emulated VM reboots and the other updates its package lists. With KVM each does both.
+	// emulated VM reboots, and the other updates its package lists, without their descriptions, and powers off. With KVM
+	// each does all.
 	Thorough bool
 	Raw      bool   // only boot, until SSH answers: no checks, nothing recorded; to measure what the checks add
 	Again    bool   // also if the image has a passing report already
@@ -92,18 +93,29 @@ func Run(ctx context.Context, o Options) (*manifest.Suite, error) {
 	return suite, summary(suite, build.Data.Image.Name, reportPath(o.BuildPath))
 }
 
-// summary returns the error for a suite with failed checks. It is of kind Outside where the mirror is all that failed.
+// summary returns the error for a suite with failed checks. It is of kind Outside where the mirror is all that failed, or
+// an emulated guest that got too little of the processor.
 func summary(s *manifest.Suite, image, report string) error {
 	failed := s.Failures()
 	if len(failed) == 0 {
 		return nil
 	}
 	text := fmt.Sprintf("%d of %d boot checks of %s failed", len(failed), len(s.Checks), image)
-	outside := func(c manifest.Check) bool { return strings.HasPrefix(c.Evidence, mirrorUnreachable) }
-	if !slices.ContainsFunc(failed, func(c manifest.Check) bool { return !outside(c) }) {
-		return fault.Outsidef("%s: %s", text, failed[0].Evidence)
+	if !slices.ContainsFunc(failed, func(c manifest.Check) bool { return outsideReason(c) == "" }) {
+		return fault.Outsidef("%s: %s", text, outsideReason(failed[0]))
 	}
 	return fault.WithHint(errors.New(text), "the evidence and the console logs are in %s", report)
+}
+
+// outsideReason says why the image is not to blame for a failed check, "" where it is.
+func outsideReason(c manifest.Check) string {
+	switch {
+	case strings.HasPrefix(c.Evidence, mirrorUnreachable):
+		return c.Evidence
+	case strings.Contains(c.Evidence, starved):
+		return starved
+	}
+	return ""
 }
 
 func reportPath(buildPath string) string { return manifest.Base(buildPath) + ".report.json" }
@@ -235,15 +247,16 @@ func prepare(o Options, build *manifest.Build, accelerator vm.Accel) ([]*machine
 		machines = append(machines, &machine{observation: &observation{
 			build: build, firmware: f, emulated: accelerator == vm.TCG, limit: bootLimits[accelerator],
 			diskSize: build.Data.Image.Size + growth, seed: s, probes: map[string]probe{},
-			reboots: true, updates: true, raw: o.Raw,
+			raw: o.Raw, lean: accelerator == vm.TCG && !o.Thorough,
 		}})
 	}
 	if len(machines) == 2 {
 		bios, uefi := machines[0], machines[1]
 		bios.peer, uefi.peer = uefi.observation, bios.observation
 		if accelerator == vm.TCG && !o.Thorough {
-			// The reboot takes longer than the update, and UEFI reaches this point later.
-			bios.updates, uefi.reboots = false, false
+			// The reboot takes longer than all the others, and UEFI reaches this point later. It ends with a clean shutdown too.
+			bios.elsewhere = map[string]bool{schemaCheck: true, powerOffCheck: true, updateCheck: true}
+			uefi.elsewhere = map[string]bool{rebootCheck: true}
 		}
 	}
 	return machines, nil
@@ -330,6 +343,9 @@ func (m *machine) live(ctx context.Context, limit time.Duration) error {
 	_ = watching.Wait()
 	if err == nil {
 		return nil
+	}
+	if m.emulated && timedOut.Match(m.domain.Console()) {
+		err = fmt.Errorf("%w; %s", err, starved)
 	}
 	last := strings.ToValidUTF8(guest.Tail(m.domain.Console(), 20), "")
 	if strings.TrimSpace(last) == "" {

@@ -105,15 +105,17 @@ func TestPassedBefore(t *testing.T) {
 	}
 }
 
-// Only a mirror that cannot be reached from here makes a retry worth while.
+// Only a mirror that cannot be reached from here, or a host that was too busy, makes a retry worth while.
 func TestSummary(t *testing.T) {
 	unreachable := manifest.Check{ID: "uefi/47-apt-update", Result: manifest.Failed, Evidence: mirrorUnreachable + ": dial tcp: refused"}
+	slow := manifest.Check{ID: "bios/25-console-clean", Result: manifest.Failed, Evidence: "line 9, failed-unit: [DEPEND]\nafter the reboot: the boot ended; " + starved}
 	other := manifest.Check{ID: "uefi/49-utc", Result: manifest.Failed, Evidence: "CET"}
 	for _, row := range []struct {
 		checks []manifest.Check
 		want   fault.Kind
 	}{
 		{[]manifest.Check{unreachable}, fault.Outside},
+		{[]manifest.Check{slow, unreachable}, fault.Outside},
 		{[]manifest.Check{unreachable, other}, fault.Work},
 		{[]manifest.Check{other}, fault.Work},
 	} {

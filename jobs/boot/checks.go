@@ -35,6 +35,14 @@ type check struct {
 	judge    func(o *observation) verdict
 }
 
+// Checks that cost an emulated VM much and do not depend on its firmware, so that two VMs share them out.
+const (
+	schemaCheck   = "29-cloud-init-schema"
+	rebootCheck   = "38-reboot"
+	powerOffCheck = "38-power-off"
+	updateCheck   = "47-apt-update"
+)
+
 // catalogue holds the checks in the order of their numbers.
 var catalogue = []check{
 	{"22-ssh", "SSH answers, with the host key that the console printed", nil, judgeSSH},
@@ -42,9 +50,9 @@ var catalogue = []check{
 	{"24-boot-time", "the boot ends within its time limit", []string{"analyze"}, judgeBootTime},
 	{"25-console-clean", "the console shows no panic, oops, emergency shell, segfault, failed unit or question", nil, judgeConsole},
 	{"26-serial-console", "the serial console shows the kernel and a login", []string{"serial"}, judgeSerial},
-	{"27-cloud-init-clean", "cloud-init ended without error", []string{"cloud_init", "cloud_init_log"}, judgeCloudInit},
+	{"27-cloud-init-clean", "cloud-init ended without error", []string{"cloud_status", "cloud_init_log"}, judgeCloudInit},
 	{"28-datasource", "cloud-init read the data source that it was given", []string{"cloud_result"}, judgeDatasource},
-	{"29-cloud-init-schema", "cloud-init finds its configuration valid", []string{"schema"}, judgeSchema},
+	{schemaCheck, "cloud-init finds its configuration valid", []string{"schema"}, judgeSchema},
 	{"30-user-data", "write_files and runcmd of the user data were carried out", []string{"written", "ran"}, judgeUserData},
 	{"31-default-user", "the default user is debian and may use sudo", []string{"default_user"}, judgeDefaultUser},
 	{"32-passwords", "no user has a password, root is locked, and SSH takes none", []string{"passwords", "sshd"}, judgePasswords},
@@ -53,8 +61,8 @@ var catalogue = []check{
 	{"35-hostname", "host name and FQDN are as given, after a reboot too", []string{"hostname"}, judgeHostname},
 	{"36-hosts", "/etc/hosts names localhost and this host", []string{"hosts", "hostname"}, judgeHosts},
 	{"37-root-grown", "the root file system fills a disk larger than the image", []string{"root"}, judgeRoot},
-	{"38-reboot", "a reboot is clean and gives a new boot ID", []string{"boot_id", "again/boot_id", "again/machine_id"}, judgeReboot},
-	{"38-power-off", "the VM powers off when its button is pressed", []string{offProbe}, judgePowerOff},
+	{rebootCheck, "a reboot is clean and gives a new boot ID", []string{"boot_id", "again/boot_id", "again/machine_id"}, judgeReboot},
+	{powerOffCheck, "the VM powers off when its button is pressed", []string{offProbe}, judgePowerOff},
 	{"39-firmware", "the system was started by the firmware of the VM", []string{"efi"}, judgeFirmware},
 	{"40-secure-boot", "Secure Boot is on", []string{"efi"}, judgeSecureBoot},
 	{"41-network", "the network is configured by DHCP: address, MTU, default route", []string{"addresses", "routes", "routes6"}, judgeNetwork},
@@ -62,7 +70,7 @@ var catalogue = []check{
 	{"43-interface-name", "the network interface has a predictable name", []string{"addresses", "cmdline"}, judgeInterfaceName},
 	{"44-sockets", "only what is expected listens", []string{"sockets"}, judgeSockets},
 	{"46-time-source", "the time comes from the configured source", []string{"time_source"}, judgeTimeSource},
-	{"47-apt-update", "apt update works for main, updates, security and backports, each with its key", []string{"sources", "source_files", "update", "indexes"}, judgeApt},
+	{updateCheck, "apt update works for main, updates, security and backports, each with its key", []string{"sources", "source_files", "update", "indexes"}, judgeApt},
 	{"48-unattended-upgrades", "unattended upgrades are as the vendor's policy says, not at boot, at a random time", []string{"upgrades", "at_boot"}, judgeUpgrades},
 	{"49-utc", "the clock is in UTC", []string{"clock"}, judgeClock},
 	{"50-no-swap", "nothing swaps to the disk", []string{"swap"}, judgeSwap},
@@ -85,7 +93,7 @@ func inapplicable(id string, o *observation) string {
 	switch {
 	case number == "40" && o.firmware != "uefi":
 		return "Secure Boot is a matter of UEFI"
-	case id == "38-reboot" && !o.reboots, number == "47" && !o.updates:
+	case o.elsewhere[id]:
 		return "done in the " + o.peer.firmware + " VM: emulated VMs share this out, unless asked to be thorough"
 	}
 	return ""
@@ -141,10 +149,11 @@ type observation struct {
 	limit    time.Duration // for the boot
 	diskSize int64         // bytes; of the VM's disk
 	seed     *seed
-	reboots  bool         // this VM is rebooted
-	updates  bool         // this VM runs apt-get update
 	raw      bool         // this VM is done when SSH answers
+	lean     bool         // package lists are updated without what takes an emulated VM longest
 	peer     *observation // the VM with the other firmware, nil where there is none
+	// elsewhere holds the IDs of the checks that are left to the peer.
+	elsewhere map[string]bool
 
 	mu      sync.Mutex // of probes, while several sessions write it
 	console string

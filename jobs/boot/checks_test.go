@@ -33,7 +33,6 @@ func good() *observation {
 		}},
 		firmware: "bios", limit: 10 * time.Minute, diskSize: 5 << 30, emulated: true,
 		seed:    &seed{hostname: "test-bios-11be06", marker: "11be06e6c442a8a8"},
-		reboots: true, updates: true,
 		console: healthy + moreKeys,
 		hostKey: "SHA256:t0KZ+0MlLsw9eokSTrTyB8gtHpD5w3E9yLGSMxEwErs",
 		marks:   marks{on: on, kernel: on.Add(3 * time.Second), kernelAge: time.Second, ssh: on.Add(118 * time.Second)},
@@ -92,10 +91,12 @@ func TestChecks(t *testing.T) {
 		{"no getty on the serial console", func(o *observation) {
 			o.console = strings.ReplaceAll(o.console, " login: ", "")
 		}, "26-serial-console"},
-		{"a stage of cloud-init failed", replace("cloud_init", `"status": "done"`, `"status": "error"`), "27-cloud-init-clean"},
+		{"a stage of cloud-init failed", replace("cloud_status", `"errors": []`, `"errors": ["('scripts_user', RuntimeError('1 failed'))"]`), "27-cloud-init-clean"},
 		{"cloud-init met an error that it calls recoverable", func(o *observation) {
-			set("cloud_init", `{"status": "done", "errors": [], "recoverable_errors": {"ERROR": ["x failed"]}}`, 2)(o)
+			replace("cloud_status", `"recoverable_errors": {}`, `"recoverable_errors": {"ERROR": ["x failed"]}`)(o)
 		}, "27-cloud-init-clean"},
+		{"cloud-init never came to its last stage", set("cloud_status", `{"v1": {"init-local": {"finished": 9.1}, "init": {"finished": 10.2}, "modules-config": {"finished": null}, "modules-final": {"finished": null}}}`, 0), "27-cloud-init-clean"},
+		{"cloud-init left no status", set("cloud_status", "cat: /run/cloud-init/status.json: No such file or directory", 1), "27-cloud-init-clean"},
 		{"a traceback in cloud-init's log", set("cloud_init_log", "12:Traceback (most recent call last):", 1), "27-cloud-init-clean"},
 		{"cloud-init fell back to no data source", replace("cloud_result", "DataSourceNoCloud [seed=/dev/vdb]", "DataSourceNone"), "28-datasource"},
 		{"an invalid configuration", set("schema", "Error: Cloud config schema errors: hostnam: Additional properties are not allowed", 1), "29-cloud-init-schema"},

@@ -43,6 +43,13 @@ var alarms = []alarm{
 // wizard matches what systemd-firstboot and debconf ask on a console where nobody answers. nocloud images stalled in it.
 var wizard = regexp.MustCompile(`Press any key to proceed|Please enter (the )?(new )?(system )?(locale|keymap|timezone|hostname|root password|root shell|user name)|Welcome to your new installation of`)
 
+// timedOut matches what systemd says when a device did not come within its 90 seconds of the guest's time, which is the host's: an
+// emulated guest misses them with devices that are there.
+var timedOut = regexp.MustCompile(`Timed out waiting for device`)
+
+// starved is said of a guest that was given up after it, because another try on a quieter machine may pass.
+const starved = "the emulated guest waited in vain for a device, as it does where the host gives it too little of its processors: try again when the host is less busy"
+
 // allowance lets an alarm pass where a known fault of the distribution causes it, until a day on which someone has
 // to look again: after it the alarm counts.
 type allowance struct {

@@ -25,7 +25,8 @@ var (
 	}
 	earlyCloudProbes = []string{"host_keys", "passwords", "sshd", "default_user"}
 	settledProbes    = []string{"running", "failed_logs", "analyze", "addresses", "routes", "routes6", "sockets", "at_boot", "kernel_log", "useradd", "sources", "source_files"}
-	cloudProbes      = []string{"cloud_units", "cloud_result", "cloud_init", "cloud_init_log", "written", "ran", "schema"}
+	cloudProbes      = []string{"cloud_units", "cloud_result", "cloud_status", "cloud_init_log", "written", "ran"}
+	schemaProbes     = []string{"schema"}
 	updateProbes     = []string{"update", "indexes"}
 	againProbes      = []string{"boot_id", "machine_id", "hostname"}
 )
@@ -78,10 +79,14 @@ func (m *machine) exercise(ctx context.Context) error {
 	if m.raw {
 		return nil
 	}
-	if err := m.interrogate(ctx, overSSH(s), slices.Concat(earlyCloudProbes, earlyProbes), slices.Concat(settledProbes, cloudProbes)); err != nil {
+	settled := slices.Concat(settledProbes, cloudProbes)
+	if !m.elsewhere[schemaCheck] {
+		settled = append(settled, schemaProbes...)
+	}
+	if err := m.interrogate(ctx, overSSH(s), slices.Concat(earlyCloudProbes, earlyProbes), settled); err != nil {
 		return err
 	}
-	if m.reboots {
+	if !m.elsewhere[rebootCheck] {
 		if err := m.reboot(ctx, s); err != nil {
 			return err
 		}
@@ -125,7 +130,7 @@ func (m *machine) interrogate(ctx context.Context, run shell, early, settled []s
 
 // update opens the way to the mirrors that the image's own sources name, to no other host, and runs apt-get update.
 func (m *machine) update(ctx context.Context, run shell) error {
-	if !m.updates {
+	if m.elsewhere[updateCheck] {
 		return nil
 	}
 	m.task.Say("updating package lists")
@@ -135,7 +140,11 @@ func (m *machine) update(ctx context.Context, run shell) error {
 		m.probes["update"], m.probes["indexes"] = probe{out: m.outside.Error(), exit: 1}, probe{}
 		return nil
 	}
-	return m.collect(ctx, run, "", updateProbes...)
+	probes := updateProbes
+	if m.lean {
+		probes = append([]string{"lean=1"}, probes...)
+	}
+	return m.collect(ctx, run, "", probes...)
 }
 
 func (m *machine) openMirrors(ctx context.Context, addresses []string) error {
@@ -186,6 +195,9 @@ func (m *machine) askAgain(ctx context.Context) error {
 
 // powerOff presses the power button. A guest that does not hear it is cut off by stop.
 func (m *machine) powerOff(ctx context.Context) error {
+	if m.elsewhere[powerOffCheck] {
+		return nil
+	}
 	m.task.Say("powering off")
 	bounded, cancel := context.WithTimeoutCause(ctx, m.limit, fmt.Errorf("it was still on after %s", m.limit))
 	defer cancel()

@@ -1,4 +1,4 @@
-# Tells what a booted image says of itself. Run as root: sh -s -- NONCE [wait=SECONDS] PROBE... [resolve=NAME]
+# Tells what a booted image says of itself. Run as root: sh -s -- NONCE [wait=SECONDS] [lean=1] PROBE... [resolve=NAME]
 #
 # Each probe prints its output between two lines that carry the nonce, so that no output can look like a mark, and
 # the second one its exit code and its time in hundredths of a second. Probes only read, but for useradd and apt, which
@@ -80,7 +80,7 @@ p_failed_logs() {
 		journalctl --boot --no-pager --lines 20 --unit "$unit"
 	done
 }
-p_cloud_init() { timeout 300 cloud-init status --wait --format json; }
+p_cloud_status() { cat /run/cloud-init/status.json; }
 p_cloud_init_log() { ! grep -nE ' - [a-zA-Z_.]+\.py\[(ERROR|CRITICAL)\]|Traceback \(most recent call last\)' /var/log/cloud-init.log; }
 p_cloud_result() { cat /run/cloud-init/result.json; }
 p_schema() { timeout 120 cloud-init schema --system; }
@@ -116,15 +116,18 @@ p_indexes() {
 	apt-get indextargets --format '$(RELEASE) $(COMPONENT)' 'Created-By: Packages' | sort -u
 }
 p_resolve() { getent ahostsv4 "$resolve"; }
+# Lean: without the descriptions of the packages and apt's cache of it all, which take an emulated guest longer than the rest.
 p_update() {
+	[ -z "$lean" ] || set -- --option Acquire::Languages=none --option pkgCacheFile::Generate=false
 	timeout 300 apt-get --quiet --option Acquire::Retries=1 --option Acquire::http::Timeout=30 \
-		--option Acquire::https::Timeout=30 --option APT::Update::Error-Mode=any update
+		--option Acquire::https::Timeout=30 --option APT::Update::Error-Mode=any "$@" update
 }
 
-resolve='' wait=60
+resolve='' wait=60 lean=''
 for probe; do
 	case $probe in
 	wait=*) wait=${probe#wait=}; continue ;;
+	lean=*) lean=${probe#lean=}; continue ;;
 	resolve=*) resolve=${probe#resolve=}; probe=resolve ;;
 	esac
 	read -r before _ </proc/uptime

@@ -33,7 +33,7 @@ func TestParseProbes(t *testing.T) {
 
 // Every probe that is asked for or read has a function in the script.
 func TestProbesExist(t *testing.T) {
-	asked := slices.Concat([]string{offProbe}, earlyProbes, earlyCloudProbes, settledProbes, cloudProbes, updateProbes, againProbes)
+	asked := slices.Concat([]string{offProbe}, earlyProbes, earlyCloudProbes, settledProbes, cloudProbes, schemaProbes, updateProbes, againProbes)
 	for _, c := range catalogue {
 		for _, name := range c.reads {
 			name = strings.TrimPrefix(name, "again/")

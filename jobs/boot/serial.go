@@ -43,7 +43,7 @@ func (m *machine) exerciseSerial(ctx context.Context) error {
 	if err := m.interrogateSerial(ctx, run); err != nil {
 		return err
 	}
-	if m.reboots {
+	if !m.elsewhere[rebootCheck] {
 		if err := m.rebootSerial(ctx, console); err != nil {
 			return err
 		}
