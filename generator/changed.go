@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing/fstest"
 	"time"
@@ -36,14 +37,14 @@ const (
 
 // changeRule is a row of the table. The first row whose pattern matches a path decides.
 type changeRule struct {
-	pattern *regexp.Regexp
+	pattern func() *regexp.Regexp // compiled when it is needed: every start of the program would pay for it
 	reach   reach
 	why     string // %s is the class
 	vendors []string
 }
 
 func changes(pattern string, r reach, why string, vendors ...string) changeRule {
-	return changeRule{regexp.MustCompile("^(?:" + pattern + ")$"), r, why, vendors}
+	return changeRule{sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile("^(?:" + pattern + ")$") }), r, why, vendors}
 }
 
 // FAI keys files by class (fai-guide, "The configuration space and its subdirectories").
@@ -155,7 +156,7 @@ func ruleOf(file, matrix string) (r *changeRule, class string) {
 	}
 	for i := range changeRules {
 		r = &changeRules[i]
-		if m := r.pattern.FindStringSubmatch(file); m != nil {
+		if m := r.pattern().FindStringSubmatch(file); m != nil {
 			if r.reach == reachClass {
 				class = m[1]
 			}

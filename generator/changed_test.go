@@ -83,7 +83,7 @@ func TestChangeRules(t *testing.T) {
 	}
 	for i := range changeRules {
 		if r := &changeRules[i]; !used[r] {
-			t.Errorf("no row tests the rule %s", r.pattern)
+			t.Errorf("no row tests the rule %s", r.pattern())
 		}
 	}
 }

@@ -106,7 +106,7 @@ var (
 	// GitLab's resource groups and Azure's offers take these, too. An empty group is none.
 	groupForm = regexp.MustCompile(`^([A-Za-z0-9]+([-_.][A-Za-z0-9]+)*)?$`)
 	classForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	plainForm = regexp.MustCompile(`^[ -~]{1,200}$`)
+	plainForm = regexp.MustCompile(`^[ -~]+$`)
 	// rule lists may have "*" for every name.
 	useForm = regexp.MustCompile(`^([a-z0-9]+([-_][a-z0-9]+)*|\*)$`)
 )
@@ -115,8 +115,17 @@ func (d *decoder) name(target *string) func(*node, string) error {
 	return d.str(target, nameForm, "name")
 }
 
+// maxPlain bounds what becomes part of names and descriptions.
+const maxPlain = 200
+
 func (d *decoder) plain(target *string) func(*node, string) error {
-	return d.str(target, plainForm, "printable ASCII text of at most 200 characters")
+	decode := d.str(target, plainForm, "printable ASCII text")
+	return func(n *node, path string) error {
+		if len(n.text) > maxPlain {
+			return d.at(n, path).errorf("it has %d characters, more than %d: %.40q…", len(n.text), maxPlain, n.text)
+		}
+		return decode(n, path)
+	}
 }
 
 func (d *decoder) classes(target *[]string) func(*node, string) error {
