@@ -59,3 +59,16 @@ type Item struct {
 func Family(release, vendor, arch string, t image.UploadType) string {
 	return release + " " + vendor + " " + arch + " " + string(t)
 }
+
+// Policy says how long images are kept. A type that it does not name is kept for ever.
+type Policy struct {
+	Types   map[image.UploadType]Retention
+	Orphans time.Duration // how old what nothing refers to must be
+}
+
+// Retention says when an image goes that is not among the newest Keep of its family: it is deprecated at once, hidden HideAfter
+// that, and deleted DeleteAfter that.
+type Retention struct {
+	Keep                   int
+	HideAfter, DeleteAfter time.Duration
+}

@@ -31,6 +31,8 @@ type PlanCell struct {
 	UploadGroup string `json:"uploadGroup,omitempty"`
 	// Classes are the FAI classes in order, without the combinations that the generator derives from them.
 	Classes []string `json:"classes"`
+	// Suites are those of a report that must have passed beyond check and boot before the image becomes public.
+	Suites []string `json:"suites,omitempty"`
 	// Why lists the changes that affect the cell, where the plan was restricted to those.
 	Why []string `json:"why,omitempty"`
 }
