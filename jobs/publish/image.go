@@ -63,9 +63,12 @@ func (i *Image) Open(ctx context.Context) (*os.File, error) {
 	if i.packed {
 		open = func(path string) (*os.File, error) { return i.unpack(ctx, path) }
 	}
+	if _, err := os.Stat(i.path); err != nil {
+		return nil, fault.Inputf("the image cannot be read: %w", err)
+	}
 	f, err := open(i.path)
 	if err != nil {
-		return nil, fault.Inputf("the image cannot be read: %w", err)
+		return nil, err
 	}
 	info, err := f.Stat()
 	if err == nil && info.Size() != i.Size() {

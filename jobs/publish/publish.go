@@ -19,12 +19,15 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/internal/target"
 )
 
 // Options say what to publish, and where.
 type Options struct {
 	BuildPath string           // NAME.build.json, or NAME.json of a published image; the image and its report lie beside it
 	To        Publisher        //
+	Target    target.Target    // that To stands for: whose images it takes, and whether it asks for a report
+	Plan      *manifest.Plan   // of All: the cells that must be there before any becomes public; nil asks for none
 	Type      image.UploadType // "" means dev for a dev build and daily for an official one
 	Stage     Stage            // "" means Public
 	Suites    []string         // further suites of the report that must have passed before stage Public

@@ -74,8 +74,8 @@ func (i *Image) unpack(ctx context.Context, path string) (_ *os.File, err error)
 }
 
 // unpackXZ has xz decompress the file at path for read.
-func unpackXZ(ctx context.Context, path string, read func(io.Reader) error) error {
-	ctx, cancel := context.WithCancel(ctx)
+func unpackXZ(outer context.Context, path string, read func(io.Reader) error) error {
+	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	xz := exec.CommandContext(ctx, "xz", "-dcqT0", "--memlimit-mt-decompress=200MiB", "--", path)
 	xz.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH")}
@@ -86,6 +86,9 @@ func unpackXZ(ctx context.Context, path string, read func(io.Reader) error) erro
 	pipe, err := xz.StdoutPipe()
 	if err != nil {
 		return err
+	}
+	if outer.Err() != nil {
+		return context.Cause(outer)
 	}
 	if err := xz.Start(); err != nil {
 		if errors.Is(err, exec.ErrNotFound) {
@@ -102,10 +105,10 @@ func unpackXZ(ctx context.Context, path string, read func(io.Reader) error) erro
 	}
 	ended := xz.Wait()
 	switch {
-	case failed == nil && ended != nil, errors.Is(failed, io.ErrUnexpectedEOF):
+	case outer.Err() != nil:
+		return context.Cause(outer)
+	case said.Len() > 0 || failed == nil && ended != nil:
 		return fault.Inputf("it is damaged: %s", strings.TrimSpace(said.String()))
-	case ctx.Err() != nil && failed == nil:
-		return context.Cause(ctx)
 	}
 	return failed
 }
