@@ -46,7 +46,7 @@ func Build(t testing.TB, o Options) string {
 	o = o.filled()
 	base := filepath.Join(tempDir(t), strings.Join([]string{"debian-trixie", o.Vendor, o.Arch, "official", o.Version}, "-"))
 	writeImage(t, base+".raw", o.Size, o.Seed)
-	digest, err := manifest.DigestOfFile(t.Context(), base+".raw")
+	digest, fingerprint, err := manifest.SumsOfFile(t.Context(), base+".raw")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,6 +57,9 @@ func Build(t testing.TB, o Options) string {
 	}
 	b.Metadata.UID = manifest.NewUID("Build", digest.Hex())
 	b.Metadata.SetDigest(digest)
+	if o.Seed%2 == 0 { // documents of older builds have none
+		b.Metadata.Annotations[manifest.AnnotationFingerprint] = fingerprint
+	}
 	b.Data.Info = manifest.BuildInfo{
 		Arch: o.Arch, BuildID: "test", Release: "trixie", ReleaseBaseID: "13", ReleaseID: "13", Type: "official", Vendor: o.Vendor, Version: o.Version,
 	}
