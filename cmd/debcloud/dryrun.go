@@ -30,6 +30,7 @@ var dryRuns = map[string]func(*cobra.Command, []string) error{
 	"boot":    drySuite(boot.SuiteName, "boot and test"),
 	"publish": dryPublish,
 	"index":   dryIndex,
+	"prune":   dryPrune,
 }
 
 // dryAnyway are the commands that change nothing outside the files they are told to write, and those whose own flag
