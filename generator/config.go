@@ -12,7 +12,9 @@ import (
 	"strings"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/holding"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
+	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/vmimages"
 )
 
@@ -25,6 +27,8 @@ type Config struct {
 	buildTypes  []image.BuildType
 	publicTypes []publicType
 	schedules   []Schedule
+	targets     []target.Target
+	retention   holding.Policy
 }
 
 type release struct {

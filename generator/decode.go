@@ -11,6 +11,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/internal/target"
 )
 
 // decoder turns nodes into a Config and refuses what it does not know.
@@ -182,6 +183,8 @@ func (d *decoder) config(n *node, c *Config) error {
 		"types":       optional(each(d, "build type", &c.buildTypes, func(t image.BuildType) string { return t.Name }, d.buildType)),
 		"publicTypes": optional(each(d, "public type", &c.publicTypes, func(t publicType) string { return string(t.name) }, d.publicType)),
 		"schedules":   optional(d.schedules(&c.schedules)),
+		"targets":     optional(each(d, "target", &c.targets, func(t target.Target) string { return t.Name }, d.target)),
+		"retention":   optional(d.retention(&c.retention)),
 	})
 }
 

@@ -58,7 +58,7 @@ func (c *Config) Plan(t image.UploadType, s Selection) (*manifest.Plan, error) {
 	plan := manifest.NewPlan(t)
 	for cell := range c.cells() {
 		if verdict := judge(public.rules, cell); verdict.passes && s.has(cell) {
-			plan.Data.Cells = append(plan.Data.Cells, planCell(cell, buildType, t, verdict))
+			plan.Data.Cells = append(plan.Data.Cells, c.planCell(cell, buildType, t, verdict))
 		}
 	}
 	if len(plan.Data.Cells) == 0 {
@@ -76,11 +76,12 @@ func buildTypeOf(t image.UploadType) string {
 }
 
 // planCell: a release re-publishes what was built and tested as a daily, so it builds nothing.
-func planCell(cell image.Cell, b image.BuildType, t image.UploadType, v verdict) manifest.PlanCell {
+func (c *Config) planCell(cell image.Cell, b image.BuildType, t image.UploadType, v verdict) manifest.PlanCell {
 	return manifest.PlanCell{
 		Release: cell.Release.Name, ReleaseID: cell.Release.ID, Vendor: cell.Vendor.Name, Arch: cell.Arch.Name,
 		BuildType: b.Name, Build: t != image.Published, SizeGB: cell.Vendor.SizeGB,
 		Upload: v.upload, UploadGroup: v.group, Classes: plainClasses(cell, b),
+		Suites: c.demandedSuites(cell.Vendor.Name, v.upload),
 	}
 }
 

@@ -56,7 +56,7 @@ function(context)
     local publications = [{ provider: p, job: 'publish ' + c.name + ' ' + p, wait: lib.after(self.job) } for c in cells for p in targets(c)];
     local needs(provider) = [if it.provider == provider then it.job else it.wait for it in publications] + tests;
     [
-      job('promote ' + release + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else []))
+      job('promote ' + release + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else [], cells))
       for p in std.set(std.flatMap(targets, cells))
     ];
   local releases = std.set([c.release for c in context.cells]);

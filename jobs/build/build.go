@@ -188,7 +188,7 @@ func (b *build) seed() string { return b.Cell.String() + " " + b.Name() }
 
 // publish puts the image and then its document in their places.
 func (b *build) publish(ctx context.Context, raw string, c *content, l *disk.Layout) error {
-	digest, err := manifest.DigestOfFile(ctx, raw)
+	digest, fingerprint, err := manifest.SumsOfFile(ctx, raw)
 	if err != nil {
 		return err
 	}
@@ -199,7 +199,9 @@ func (b *build) publish(ctx context.Context, raw string, c *content, l *disk.Lay
 	if err := os.Rename(raw, b.base+".raw"); err != nil {
 		return fmt.Errorf("the image cannot be put in place: %w", err)
 	}
-	return manifest.Write(b.document(), b.describe(digest, file, c, l))
+	d := b.describe(digest, file, c, l)
+	d.Metadata.Annotations[manifest.AnnotationFingerprint] = fingerprint
+	return manifest.Write(b.document(), d)
 }
 
 func demandTools(names ...string) error {
