@@ -181,6 +181,13 @@ func (c *Cloud) Forget() {
 	c.calls = nil
 }
 
+// Reset empties all regions.
+func (c *Cloud) Reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.regions, c.calls = map[string]*region{}, nil
+}
+
 // Count returns how many calls of the action there were.
 func (c *Cloud) Count(action string) int {
 	n := 0
