@@ -43,6 +43,7 @@ local aws(name, partition, variables) = {
   account: '$' + variables + '_ACCOUNT',
   regions: ['$' + variables + '_REGIONS'],
   vendors: ['ec2'],
+  settings: { role: '$' + variables + '_ROLE?', parameterPrefix: '$' + variables + '_PARAMETER_PREFIX?' },
 };
 
 {
