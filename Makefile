@@ -9,6 +9,7 @@ TAGS = libvirt_dlopen
 CELL = trixie genericcloud amd64
 CACHE = $(CURDIR)/.cache
 CI_MODULES = $(CACHE)/ci/node_modules
+OPENSTACK = $(CACHE)/openstack/chroot
 
 GO_PACKAGES = ca-certificates gcc git golang-go libc6-dev
 RUN_PACKAGES = $(GO_PACKAGES) \
@@ -50,14 +51,19 @@ define install
 endef
 
 .PHONY: test
-test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json ## every test
-	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
+test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json $(OPENSTACK)/etc/debian_version ## every test
+	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
 
 # gitlab-ci-local and the Node that it needs, to run .gitlab-ci.yml here.
 $(CI_MODULES)/.package-lock.json: packaging/ci/package.json packaging/ci/package-lock.json packaging/ci/.npmrc | test-packages
 	mkdir -p $(CACHE)/ci
 	cp $^ $(CACHE)/ci
 	cd $(CACHE)/ci && npm ci
+	touch $@
+
+# Debian 12's Keystone and Glance, for tests that publish to them.
+$(OPENSTACK)/etc/debian_version: packaging/openstack-chroot | test-packages
+	packaging/openstack-chroot $(OPENSTACK)
 	touch $@
 
 .PHONY: lint

@@ -15,8 +15,10 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/aws"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/azure"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/directory"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/openstack"
 )
 
 // publishers make the Publisher of a target, by provider. No network is used before the Publisher is.
@@ -29,6 +31,8 @@ var publishers = map[string]func(target.Target, *journal.Journal) (publish.Publi
 		}
 		return directory.New(path[0]), nil
 	},
+	"azure":     func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return azure.New(t, j, nil) },
+	"openstack": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return openstack.New(t, j, nil) },
 }
 
 // targetFlags name a target, and the journal of what is done there.
