@@ -68,18 +68,24 @@ func runRoot() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("debcloud-%d", os.Geteuid()))
 }
 
-func (h *Host) makeDirectories() error {
+// cacheDir keeps what was learnt of this machine.
+func cacheDir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil { // no HOME, as in a bare system unit
 		cache = "/var/cache"
 	}
-	h.cache = filepath.Join(cache, "debcloud", "vm")
+	return filepath.Join(cache, "debcloud", "vm")
+}
+
+func (h *Host) makeDirectories() error {
+	h.cache = cacheDir()
 	if err := os.MkdirAll(h.cache, 0o755); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(runRoot(), 0o700); err != nil {
 		return err
 	}
+	var err error
 	if h.run, err = os.MkdirTemp(runRoot(), "vm-"); err != nil {
 		return err
 	}
