@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 //go:embed private.sh
@@ -22,7 +23,7 @@ var privateScript string
 // daemon is a private libvirtd. It dies with this process, however that ends.
 type daemon struct {
 	run     string // its directory
-	process process
+	process process.ID
 	cmd     *exec.Cmd
 	exited  chan struct{}
 }
@@ -78,7 +79,7 @@ func (o daemonOptions) start() (*daemon, error) {
 	if err := <-started; err != nil {
 		return nil, fault.Outsidef("start libvirtd: %w", err)
 	}
-	d.process = processOf(cmd.Process.Pid)
+	d.process = process.Of(cmd.Process.Pid)
 	return d, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 // metadataNamespace marks domains as ours.
@@ -22,7 +23,7 @@ const metadataNamespace = "https://salsa.debian.org/cloud-team/debcloud/vm"
 // Its name is not in a tag: libvirt hands it back without the namespace.
 type metadata struct {
 	XMLName xml.Name
-	process
+	process.ID
 	Dir string `xml:"dir,attr"`
 }
 
@@ -40,8 +41,8 @@ func (f files) overlay() string {
 func (f files) nvram() string { return filepath.Join(f.dir, "nvram.fd") }
 
 // domainXML describes the machine to libvirt: a q35 board with virtio devices, a serial console and no USB.
-func domainXML(name string, s Spec, f files, accel Accel, owner process) (string, error) {
-	mark, err := xml.Marshal(metadata{XMLName: xml.Name{Space: metadataNamespace, Local: "owner"}, process: owner, Dir: f.dir})
+func domainXML(name string, s Spec, f files, accel Accel, owner process.ID) (string, error) {
+	mark, err := xml.Marshal(metadata{XMLName: xml.Name{Space: metadataNamespace, Local: "owner"}, ID: owner, Dir: f.dir})
 	if err != nil {
 		return "", err
 	}
