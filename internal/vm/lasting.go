@@ -165,7 +165,7 @@ func (n *Node) SetMetadata(ctx context.Context, name string, element []byte) err
 	return n.conn.setMetadata(ctx, name, n.options.Namespace, string(element))
 }
 
-// Remove cuts a domain's power and removes it with everything that belongs to it. It may be called again after it failed
+// Remove cuts a domain's power and removes it with everything that belongs to it but the log of its console. It may be called again after it failed
 // or while another process does the same. A domain that is gone is no error; one that is not this Node's is refused.
 func (n *Node) Remove(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
@@ -226,7 +226,7 @@ func (n *Node) Strays(ctx context.Context, prefix string) ([]string, error) {
 func (n *Node) filesOf(pool, prefix string) map[string]bool {
 	found := make(map[string]bool)
 	for _, place := range []struct{ dir, suffix string }{
-		{pool, overlaySuffix}, {pool, seedSuffix}, {n.options.RunDir, ".agent"}, {n.options.RunDir, ".tty"}, {n.options.LogDir, ".console.log"},
+		{pool, overlaySuffix}, {pool, seedSuffix}, {n.options.RunDir, ".agent"}, {n.options.RunDir, ".tty"},
 	} {
 		paths, _ := filepath.Glob(filepath.Join(place.dir, prefix+"*"+place.suffix))
 		for _, p := range paths {

@@ -72,7 +72,7 @@ func said(t *testing.T, n *Node, name, text string) {
 func left(t *testing.T, o NodeOptions, name string) []string {
 	t.Helper()
 	var found []string
-	for _, dir := range []string{o.PoolDir, o.RunDir, o.LogDir, o.DaemonLogDir} {
+	for _, dir := range []string{o.PoolDir, o.RunDir, o.DaemonLogDir} {
 		paths, _ := filepath.Glob(filepath.Join(dir, name+"*"))
 		found = append(found, paths...)
 	}

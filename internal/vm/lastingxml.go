@@ -109,7 +109,8 @@ func (a Attachment) attach(d *libvirtxml.Domain) error {
 
 func (a Attachment) filter() *libvirtxml.DomainInterfaceFilterRef {
 	ref := &libvirtxml.DomainInterfaceFilterRef{Filter: a.Filter}
-	for _, address := range a.Forbidden {
+	ref.Parameters = []libvirtxml.DomainInterfaceFilterParam{{Name: "CTRL_IP_LEARNING", Value: "dhcp"}, {Name: "DHCPSERVER", Value: natGateway}}
+	for _, address := range append([]string{natGateway}, a.Forbidden...) { // the variable must have a value
 		ref.Parameters = append(ref.Parameters, libvirtxml.DomainInterfaceFilterParam{Name: "HOST", Value: address})
 	}
 	return ref

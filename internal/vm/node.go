@@ -191,6 +191,19 @@ func (n *Node) DaemonLog(name string) string {
 	return strings.TrimSpace(string(b))
 }
 
+// SweepConsoles removes the logs of consoles to which nothing was written for so long. Remove leaves them, for those who
+// ask later what happened.
+func (n *Node) SweepConsoles(keep time.Duration) error {
+	logs, _ := filepath.Glob(n.consoleLog("*") + "*")
+	var errs []error
+	for _, p := range logs {
+		if info, err := os.Stat(p); err == nil && time.Since(info.ModTime()) > keep {
+			errs = append(errs, os.Remove(p))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // removeFiles removes what is not known to libvirt. Each may be missing.
 func (n *Node) removeFiles(pool, name string) error {
 	paths := []string{
@@ -198,9 +211,8 @@ func (n *Node) removeFiles(pool, name string) error {
 		n.channelSocket(name), n.consoleSocket(name),
 		filepath.Join(n.options.DaemonLogDir, name+".log"),
 	}
-	logs, _ := filepath.Glob(n.consoleLog(name) + "*")
 	var errs []error
-	for _, p := range append(paths, logs...) {
+	for _, p := range paths {
 		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}
