@@ -8,6 +8,7 @@ require (
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0
 	github.com/diskfs/go-diskfs v1.9.4
+	github.com/fsnotify/fsnotify v1.9.0
 	github.com/google/go-jsonnet v0.22.0
 	github.com/google/renameio/v2 v2.0.2
 	github.com/google/uuid v1.6.0
