@@ -64,7 +64,7 @@ func lineOf(n *yaml.Node, keys []string) int {
 	if n.Kind == yaml.DocumentNode {
 		return lineOf(n.Content[0], keys)
 	}
-	for len(keys) > 0 && n.Kind == yaml.MappingNode {
+	if len(keys) > 0 && n.Kind == yaml.MappingNode {
 		// A key may have dots in it, such as an image's name.
 		for length := len(keys); length > 0; length-- {
 			if at := indexOfKey(n, strings.Join(keys[:length], ".")); at >= 0 {
