@@ -150,9 +150,9 @@ func TestExecIsCancelled(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(within(t, time.Minute))
 		c := sh(row.line)
 		c.Stdout, c.Grace = pid, row.grace
-		done := make(chan error)
+		done := make(chan error, 1)
 		go func() { done <- s.Exec(ctx, c) }()
-		first := <-pid
+		first := pid.await(t, done)
 		cause := errors.New("the job was cancelled")
 		cancel(cause)
 		err := <-done
@@ -178,6 +178,22 @@ func TestExecIsCancelled(t *testing.T) {
 type writtenTo chan string
 
 func (w writtenTo) Write(p []byte) (int, error) { w <- string(p); return len(p), nil }
+
+// await returns what is written next, by a command whose end done tells.
+func (w writtenTo) await(t *testing.T, done <-chan error) string {
+	t.Helper()
+	for {
+		select {
+		case text := <-w:
+			return text
+		case err := <-done:
+			if len(w) == 0 {
+				t.Fatalf("it ended before it had said anything: %v", err)
+			}
+			return <-w
+		}
+	}
+}
 
 // demandGone waits until no process of the session is left.
 func demandGone(t *testing.T, pid string) {
@@ -222,9 +238,9 @@ func TestConnectionGoes(t *testing.T) {
 		pid := make(writtenTo, 1)
 		c := sh(row.line)
 		c.Stdout, c.Stays = pid, row.stays
-		done := make(chan error)
+		done := make(chan error, 1)
 		go func() { done <- s.Exec(within(t, time.Minute), c) }()
-		first := <-pid
+		first := pid.await(t, done)
 		if !strings.HasPrefix(row.line, "echo") {
 			if err := <-done; err != nil {
 				t.Errorf("%s: %v", row.summary, err)
@@ -282,7 +298,7 @@ func TestAgentStartsAnew(t *testing.T) {
 	c := sh("echo; sleep 4711")
 	c.Stdout = started
 	go func() { done <- s.Exec(within(t, time.Minute), c) }()
-	<-started
+	started.await(t, done)
 	m.stop()
 	m.port.Reopen()
 	m.start(t)

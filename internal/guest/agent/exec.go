@@ -94,6 +94,7 @@ type process struct {
 
 	mu    sync.Mutex
 	ended bool // and waited for
+	told  bool // to end: then what it has started ends with it
 }
 
 // start starts a command line in a shell. The process is halted by nothing but a full pipe until run.
@@ -191,7 +192,11 @@ func (p *process) run() {
 	_ = p.cmd.Wait() // the state tells it all
 	p.mu.Lock()
 	p.ended = true
+	told := p.told
 	p.mu.Unlock()
+	if told {
+		p.kill()
+	}
 	close(exited)
 	_ = p.stdin.Close()
 	copies.Wait()
@@ -305,6 +310,7 @@ func (p *process) signal(name string) error {
 	if p.ended {
 		return os.ErrProcessDone
 	}
+	p.told = p.told || number == syscall.SIGTERM || number == syscall.SIGINT || number == syscall.SIGQUIT || number == syscall.SIGHUP
 	return syscall.Kill(-p.cmd.Process.Pid, number)
 }
 

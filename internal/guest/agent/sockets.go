@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -52,21 +51,21 @@ func (c *connection) listenSocket(payload []byte) error {
 	if !filepath.IsAbs(path) {
 		return fmt.Errorf("%q is no absolute path of a socket", path)
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over || c.sockets[path] != nil {
+		return fmt.Errorf("socket %q is there already", path)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	// What an agent before this one left there, and nothing but a socket.
+	// What another connection or an agent before this one left there, and nothing but a socket.
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
 		_ = os.Remove(path)
 	}
 	l, err := net.Listen("unix", path)
 	if err != nil {
 		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.over || c.sockets[path] != nil {
-		return errors.Join(errors.New("the socket is there already"), l.Close())
 	}
 	c.sockets[path] = l
 	go c.forward(l, path)

@@ -85,6 +85,18 @@ func TestConnectionsFollowEachOther(t *testing.T) {
 	}
 }
 
+// What might begin a marker is not held back: the other side may wait for just that byte.
+func TestNothingIsHeldBack(t *testing.T) {
+	p := porttest.New()
+	echo(t, p)
+	c := begin(t, p)
+	defer c.Close()
+	const marker = "\x00debcloud-hello:0123456789abcdef0123456789abcdef"
+	for i := range len(marker) {
+		demandEcho(t, c, marker[:i+1])
+	}
+}
+
 // The host goes and comes back before the guest has read anything: it sees one stream.
 func TestMarkerInTheMiddle(t *testing.T) {
 	p := porttest.New()
