@@ -1,10 +1,11 @@
 package resync
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net"
+	"regexp"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -50,17 +51,20 @@ func (l *Listener) announce() {
 	_, _ = l.port.Write([]byte(lost)) // a port that fails shows in pump
 }
 
+// marker is what begins a connection.
+var marker = regexp.MustCompile(regexp.QuoteMeta(hello) + "([0-9a-f]{" + strconv.Itoa(nonceLen) + "})" + end)
+
 // pump reads for as long as the port lives.
 func (l *Listener) pump() {
 	defer close(l.done)
 	defer l.replace(nil)
-	buf := make([]byte, 64<<10)
-	var held []byte // may be the beginning of a marker
+	buf := make([]byte, markerLen+64<<10)
+	seen := 0 // bytes at the beginning of buf that were delivered before: a marker may have begun there
 	for {
-		n, err := l.port.Read(buf)
-		held = l.take(append(held, buf[:n]...))
+		n, err := l.port.Read(buf[seen:])
+		seen = copy(buf, l.take(buf[:seen+n], seen))
 		if errors.Is(err, io.EOF) {
-			held = nil
+			seen = 0
 			l.replace(nil)
 			time.Sleep(idle)
 		} else if err != nil {
@@ -70,48 +74,21 @@ func (l *Listener) pump() {
 	}
 }
 
-// take gives the bytes to the connections that they belong to, and returns those at the end that may begin a marker.
-func (l *Listener) take(b []byte) []byte {
+// take gives the bytes to the connections that they belong to, but the first ones, which they have. It returns those at the
+// end in which a marker may have begun. Nothing is held back: a connection that is about to end may get the
+// beginning of the marker that ends it.
+func (l *Listener) take(b []byte, delivered int) []byte {
 	for {
-		i := bytes.Index(b, []byte(hello))
-		if i < 0 {
+		at := marker.FindSubmatchIndex(b)
+		if at == nil {
 			break
 		}
-		l.deliver(b[:i])
-		b = b[i:]
-		if len(b) < markerLen {
-			return bytes.Clone(b)
-		}
-		if nonce := b[len(hello) : markerLen-len(end)]; isNonce(nonce) && string(b[markerLen-len(end):markerLen]) == end {
-			l.begin(string(nonce))
-			b = b[markerLen:]
-		} else {
-			l.deliver(b[:1]) // it only looked like one
-			b = b[1:]
-		}
+		l.deliver(b[min(delivered, at[0]):at[0]])
+		l.begin(string(b[at[2]:at[3]]))
+		b, delivered = b[at[1]:], 0
 	}
-	keep := suffix(b)
-	l.deliver(b[:len(b)-keep])
-	return bytes.Clone(b[len(b)-keep:])
-}
-
-func isNonce(b []byte) bool {
-	for _, c := range b {
-		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
-			return false
-		}
-	}
-	return true
-}
-
-// suffix is how many of the last bytes may begin a marker.
-func suffix(b []byte) int {
-	for n := min(len(b), len(hello)-1); n > 0; n-- {
-		if bytes.Equal(b[len(b)-n:], []byte(hello[:n])) {
-			return n
-		}
-	}
-	return 0
+	l.deliver(b[delivered:])
+	return b[max(0, len(b)-markerLen+1):]
 }
 
 func (l *Listener) deliver(b []byte) {
