@@ -68,8 +68,8 @@ func (d *Driver) ready(ctx context.Context, name string, o order, warm bool, too
 		name, took.Seconds(), o.image, o.spec.CPUs, o.machine.Memory, d.Settings.NetworkFor(o.job.Class).Mode, how)
 	d.Log.InfoContext(ctx, "a job's virtual machine is ready", "domain", name, "job", o.job.ID, "project", o.job.Project, "class", o.job.Class,
 		"image", o.image, "digest", o.base.Digest, "seconds", took.Seconds(), "warm", warm)
-	if d.Count != nil {
-		d.Count.Prepared(took.Seconds(), warm)
+	if d.Metrics != nil {
+		d.Metrics.Prepared(ctx, took.Seconds(), warm)
 	}
 }
 
@@ -143,7 +143,7 @@ func (d *Driver) describe(ctx context.Context, o *order, i settings.Image) error
 	now := time.Now()
 	o.mark = Mark{
 		For: forJob, Job: o.job.ID, JobName: o.job.Name, Server: o.job.Server, ProjectID: o.job.ProjectID, Project: o.job.Project,
-		Ref: o.job.Ref, Class: o.job.Class, URL: o.job.URL, Image: o.image, Attempt: o.attempt.Dir, Runner: o.attempt.Runner,
+		Ref: o.job.Ref, Class: o.job.Class, URL: o.job.URL, Image: o.image, Digest: o.base.Digest, Attempt: o.attempt.Dir, Runner: o.attempt.Runner,
 		Created: now, Deadline: now.Add(d.lifetime(o.job)), DiskBytes: int64(o.machine.Disk), Testbed: o.job.Testbed, Secret: guest.NewSecret(),
 	}
 	o.need = settings.Resources{VMs: 1, CPUs: o.machine.CPUs, Memory: o.machine.Memory, Disk: o.machine.Disk}
@@ -252,7 +252,10 @@ func (d *Driver) claim(ctx context.Context, o order) (string, bool, error) {
 	if d.Claim == nil {
 		return "", false, nil
 	}
-	name, ok, err := d.Claim(ctx, Want{Image: o.image, Class: o.job.Class, Machine: o.machine, Testbed: o.job.Testbed})
+	name, ok, err := d.Claim(ctx, Want{
+		Image: o.image, Digest: o.base.Digest, Class: o.job.Class, Machine: o.machine, Testbed: o.job.Testbed,
+		For: fmt.Sprintf("job %d of %s", o.job.ID, o.job.Project),
+	})
 	if err != nil {
 		d.Log.WarnContext(ctx, "the warm pool cannot be asked", "error", err)
 		return "", false, nil
@@ -285,8 +288,8 @@ func (d *Driver) admit(ctx context.Context, o order) (*admission.Grant, error) {
 	grant, err := l.Admit(ctx, admission.Request{
 		ID: o.spec.Name, Class: admission.Job, Need: o.need, For: fmt.Sprintf("job %d of %s", o.job.ID, o.job.Project),
 	}, func(p admission.Position) { d.say("%v", p) })
-	if err == nil && d.Count != nil {
-		d.Count.Admitted(time.Since(begun).Seconds())
+	if err == nil && d.Metrics != nil {
+		d.Metrics.Admitted(ctx, time.Since(begun).Seconds())
 	}
 	return grant, asRefusal(err)
 }
@@ -306,8 +309,8 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 		return err
 	}
 	defer s.Close()
-	if !warm && d.Count != nil {
-		d.Count.Booted(time.Since(begun).Seconds())
+	if !warm && d.Metrics != nil {
+		d.Metrics.Booted(ctx, time.Since(begun).Seconds())
 	}
 	identity := guest.Identity{Hostname: o.attempt.domainName(), Time: time.Now()}
 	if warm {

@@ -13,6 +13,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"salsa.debian.org/cloud-team/debcloud/executor"
+	"salsa.debian.org/cloud-team/debcloud/executor/admission"
+	"salsa.debian.org/cloud-team/debcloud/executor/hostlog"
+	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
@@ -83,8 +86,21 @@ func withDriver(c *cobra.Command, path string, e executor.Environment, use func(
 	if err != nil {
 		return err
 	}
+	log, err := hostlog.Open(s.Log)
+	if err != nil {
+		return err
+	}
+	slog.SetDefault(log) // standard error is the job's log
+	ledger, err := admission.Open(s)
+	if err != nil {
+		return err
+	}
+	recorder, err := metrics.Open(s, ledger, version())
+	if err != nil {
+		return err
+	}
 	d := &executor.Driver{
-		Settings: s, Environment: e, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr(), Log: slog.Default(), Version: version(),
+		Settings: s, Environment: e, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr(), Log: log, Version: version(), Metrics: recorder,
 	}
 	defer d.Close()
 	return use(d)
