@@ -229,7 +229,7 @@ func sweep(pool string, kept map[string]bool) error {
 	var errs []error
 	for _, path := range append(paths, partial...) {
 		if !kept[path] {
-			errs = append(errs, os.Remove(path))
+			errs = append(errs, os.RemoveAll(path))
 		}
 	}
 	return errors.Join(errs...)
