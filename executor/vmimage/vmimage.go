@@ -74,6 +74,10 @@ func documentPath(pool, name, digest string) string {
 // List returns the images of a pool by name, of each name the newest first. A pool that does not exist has none. What is no
 // document of an image, or one without its file, is left out.
 func List(pool string) ([]Image, error) {
+	pool, err := filepath.Abs(pool)
+	if err != nil {
+		return nil, err
+	}
 	paths, err := filepath.Glob(filepath.Join(escape(pool), "*"+documentSuffix))
 	if err != nil {
 		return nil, err
@@ -198,11 +202,11 @@ func Prune(ctx context.Context, pool string, keep int, inUse func(Image) bool) (
 	}
 	removed := []Image{}
 	newer := map[string]int{}
-	kept := map[string]bool{}
+	kept := map[string]bool{} // by name of the file
 	for _, i := range images {
 		newer[i.Name]++
 		if newer[i.Name] <= keep || inUse(i) {
-			kept[i.Path] = true
+			kept[filepath.Base(i.Path)] = true
 			continue
 		}
 		if err := context.Cause(ctx); err != nil {
@@ -228,7 +232,7 @@ func sweep(pool string, kept map[string]bool) error {
 	}
 	var errs []error
 	for _, path := range append(paths, partial...) {
-		if !kept[path] {
+		if !kept[filepath.Base(path)] {
 			errs = append(errs, os.RemoveAll(path))
 		}
 	}
