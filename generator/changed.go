@@ -66,7 +66,7 @@ var changeRules = []changeRule{
 	changes(`jobs/publish/azure/.*`, reachVendor, "how it is published", "azure"),
 	changes(`jobs/publish/google/.*`, reachVendor, "how it is published", "gce"),
 	changes(`jobs/(publish|index|notify|prune)/.*|cmd/debcloud/(publish|targets|index|notify|prune)\.go`, reachPublished, "how images are published"),
-	changes(`jobs/salsa/.*|cmd/debcloud/(finder|salsa|executor|guest|lint|plan)\.go`, reachNone, "a command that makes and tests no image"),
+	changes(`jobs/salsa/.*|cmd/debcloud/(finder|salsa|executor[a-z_]*|guest|lint|plan)\.go`, reachNone, "a command that makes and tests no image"),
 	changes(`jobs/(build|check|boot)/.*`, reachAll, "how images are made and tested"),
 	changes(`(cmd|internal|generator|templates)/.*|go\.(mod|sum)|Makefile|\.gitlab-ci\.yml|\.ci/.*`, reachAll, "the program or its pipeline"),
 	changes(`.*`, reachAll, "a file that no rule knows"),
