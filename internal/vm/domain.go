@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 // domainDirPrefix starts the names of the directories with overlays.
@@ -93,7 +94,7 @@ func (d *Domain) powerOn(ctx context.Context) error {
 		}
 	}
 	var err error
-	d.xml, err = domainXML(d.name, d.spec, d.files, d.host.accel, thisProcess())
+	d.xml, err = domainXML(d.name, d.spec, d.files, d.host.accel, process.This())
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 // Host runs domains.
@@ -68,18 +69,24 @@ func runRoot() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("debcloud-%d", os.Geteuid()))
 }
 
-func (h *Host) makeDirectories() error {
+// cacheDir keeps what was learnt of this machine.
+func cacheDir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil { // no HOME, as in a bare system unit
 		cache = "/var/cache"
 	}
-	h.cache = filepath.Join(cache, "debcloud", "vm")
+	return filepath.Join(cache, "debcloud", "vm")
+}
+
+func (h *Host) makeDirectories() error {
+	h.cache = cacheDir()
 	if err := os.MkdirAll(h.cache, 0o755); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(runRoot(), 0o700); err != nil {
 		return err
 	}
+	var err error
 	if h.run, err = os.MkdirTemp(runRoot(), "vm-"); err != nil {
 		return err
 	}
@@ -87,7 +94,7 @@ func (h *Host) makeDirectories() error {
 }
 
 func (h *Host) writeRecord() error {
-	r := record{Owner: thisProcess()}
+	r := record{Owner: process.This()}
 	if h.daemon != nil {
 		r.Daemon = h.daemon.process
 	}
@@ -157,14 +164,14 @@ func sweepDirectories(dir string) {
 		found, _ := filepath.Glob(pattern)
 		for _, d := range found {
 			r, err := readRecord(d)
-			if err != nil || r.Owner.runs() {
+			if err != nil || r.Owner.Runs() {
 				// Without a record it is just being made, or not ours: keep it for a while.
 				if info, err2 := os.Stat(d); err == nil || err2 != nil || time.Since(info.ModTime()) < time.Hour {
 					continue
 				}
 			}
 			slog.Info("removing what a killed process left", "directory", d, "pid", r.Owner.PID)
-			r.Daemon.kill()
+			r.Daemon.Kill()
 			for _, sub := range r.Domains {
 				removeDomainDir(sub)
 			}
@@ -191,7 +198,7 @@ func (h *Host) sweepDomains(ctx context.Context) error {
 	}
 	for name, text := range all {
 		var m metadata
-		if err := xml.Unmarshal([]byte(text), &m); err != nil || m.runs() {
+		if err := xml.Unmarshal([]byte(text), &m); err != nil || m.Runs() {
 			continue
 		}
 		slog.InfoContext(ctx, "destroying a domain that a killed process left", "domain", name, "pid", m.PID)
@@ -243,7 +250,7 @@ func (h *Host) newDomain(s Spec) (*Domain, error) {
 		return nil, errors.New("the host is closed")
 	}
 	h.domains[d] = struct{}{}
-	return d, errors.Join(record{Owner: thisProcess()}.write(dir), h.writeRecord())
+	return d, errors.Join(record{Owner: process.This()}.write(dir), h.writeRecord())
 }
 
 func (h *Host) forget(d *Domain) {
