@@ -103,3 +103,7 @@ deb: deb-packages ## the Debian package, in .cache/deb
 .PHONY: clean
 clean: ## remove what the other targets made
 	rm -rf debcloud public work $(CACHE)
+
+.PHONY: debcloud-static
+debcloud-static: ## build the program without cgo, for the tools disk of job VMs
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud

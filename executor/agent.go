@@ -61,7 +61,7 @@ func (d *Driver) diagnose(ctx context.Context, name string, err error) error {
 
 // consoleTail is the end of a VM's console, made harmless for a log: the guest may print what it likes.
 func (d *Driver) consoleTail(name string) string {
-	text := strings.ToValidUTF8(string(d.node.ConsoleTail(name, 8<<10)), "")
+	text := string(d.node.ConsoleTail(name, 8<<10))
 	var lines []string
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(plain(line)); line != "" {
@@ -73,6 +73,7 @@ func (d *Driver) consoleTail(name string) string {
 
 // plain drops escape sequences (ECMA-48, those of CSI) and control characters.
 func plain(line string) string {
+	line = strings.ToValidUTF8(line, "")
 	var b strings.Builder
 	for i := 0; i < len(line); {
 		if strings.HasPrefix(line[i:], "\x1b[") {

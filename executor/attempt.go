@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
@@ -26,15 +27,8 @@ type attempt struct {
 	Project string     `json:"project,omitempty"`
 	Started time.Time  `json:"started"`
 	// Result is the worst that a call has ended with so far: "" where none has ended.
-	Result string `json:"result,omitempty"`
+	Result metrics.Result `json:"result,omitempty"`
 }
-
-// Results, from the best to the worst.
-const (
-	succeeded    = "success"
-	scriptFailed = "script_failure"
-	systemFailed = "system_failure"
-)
 
 // domainName is what the VM of an attempt is called.
 func (a attempt) domainName() string {
@@ -113,8 +107,8 @@ func (n notes) all() []attempt {
 }
 
 // worse is the worse of two results.
-func worse(a, b string) string {
-	rank := map[string]int{"": 0, succeeded: 1, scriptFailed: 2, systemFailed: 3}
+func worse(a, b metrics.Result) metrics.Result {
+	rank := map[metrics.Result]int{"": 0, metrics.Success: 1, metrics.ScriptFailure: 2, metrics.SystemFailure: 3}
 	if rank[b] > rank[a] {
 		return b
 	}

@@ -13,8 +13,8 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	}
 	err := d.removeAttempt(ctx, d.Environment.TempDir)
 	if a, ok := d.notes().read(d.Environment.TempDir); ok {
-		if a.Result != "" && d.Count != nil {
-			d.Count.JobFinished(a.Result)
+		if a.Result != "" && d.Metrics != nil {
+			d.Metrics.JobFinished(ctx, a.Result)
 		}
 		if err == nil {
 			err = d.notes().remove(a.Dir)

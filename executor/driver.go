@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
+	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
@@ -40,8 +41,8 @@ type Driver struct {
 	WriteSeed func(path, hostname string) error
 	// Claim takes a booted VM from the warm pool. Nil: there is none.
 	Claim func(ctx context.Context, want Want) (domain string, ok bool, err error)
-	// Count notes what happened for the metrics. Nil: nobody does.
-	Count Counter
+	// Metrics count what happens. Nil: nobody does.
+	Metrics *metrics.Recorder
 
 	node *vm.Node
 }
@@ -57,14 +58,8 @@ type Want struct {
 	Class   string // whose network it is plugged into
 	Machine settings.Machine
 	Testbed bool
-}
-
-// Counter takes in what the metrics count.
-type Counter interface {
-	JobFinished(result string)
-	Prepared(seconds float64, warm bool)
-	Booted(seconds float64)
-	Admitted(seconds float64)
+	Digest  string // of the disk image; "" for a file
+	For     string // whose it will be, in words
 }
 
 // connect opens the libvirt of the settings once.

@@ -36,6 +36,8 @@ type Mark struct {
 	URL       string `xml:"url,attr,omitempty" json:"url,omitempty"`
 	// Image is the name of the VM image.
 	Image string `xml:"image,attr,omitempty" json:"image"`
+	// Digest is that of the disk image that the overlay stands on. "" for a file.
+	Digest string `xml:"digest,attr,omitempty" json:"digest,omitempty"`
 	// Attempt is Runner's directory of the attempt that the domain was made for: it is gone when the attempt is over.
 	Attempt  string    `xml:"attempt,attr,omitempty" json:"attempt,omitempty"`
 	Created  time.Time `xml:"created,attr" json:"created"`

@@ -40,22 +40,33 @@ func (d *Driver) Prepare(ctx context.Context) error {
 	if err := d.removeEarlier(ctx, o); err != nil {
 		return err
 	}
-	name, ok, err := d.claim(ctx, o)
-	if err != nil {
-		return err
+	name, warm := d.claim(ctx, o)
+	if warm && d.furnishOrRemove(ctx, name, o, true) != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		warm = false // as if none had stood ready
 	}
-	if !ok {
+	if !warm {
 		name = o.spec.Name
 		if err := d.boot(ctx, o); err != nil {
 			return err
 		}
+		if err := d.furnishOrRemove(ctx, name, o, false); err != nil {
+			return err
+		}
 	}
-	if err := d.furnish(ctx, name, o, ok); err != nil {
-		d.Log.ErrorContext(ctx, "a virtual machine is no good", "domain", name, "job", o.job.ID, "image", o.image, "error", err, "qemu", d.node.DaemonLog(name))
-		return errors.Join(err, d.remove(ctx, name))
-	}
-	d.ready(ctx, name, o, ok, time.Since(begun))
+	d.ready(ctx, name, o, warm, time.Since(begun))
 	return nil
+}
+
+func (d *Driver) furnishOrRemove(ctx context.Context, name string, o order, warm bool) error {
+	err := d.furnish(ctx, name, o, warm)
+	if err == nil {
+		return nil
+	}
+	d.Log.ErrorContext(ctx, "a virtual machine is no good", "domain", name, "warm", warm, "job", o.job.ID, "image", o.image, "error", err, "qemu", d.node.DaemonLog(name))
+	return errors.Join(err, d.remove(ctx, name))
 }
 
 func (d *Driver) ready(ctx context.Context, name string, o order, warm bool, took time.Duration) {
@@ -68,8 +79,8 @@ func (d *Driver) ready(ctx context.Context, name string, o order, warm bool, too
 		name, took.Seconds(), o.image, o.spec.CPUs, o.machine.Memory, d.Settings.NetworkFor(o.job.Class).Mode, how)
 	d.Log.InfoContext(ctx, "a job's virtual machine is ready", "domain", name, "job", o.job.ID, "project", o.job.Project, "class", o.job.Class,
 		"image", o.image, "digest", o.base.Digest, "seconds", took.Seconds(), "warm", warm)
-	if d.Count != nil {
-		d.Count.Prepared(took.Seconds(), warm)
+	if d.Metrics != nil {
+		d.Metrics.Prepared(ctx, took.Seconds(), warm)
 	}
 }
 
@@ -143,7 +154,7 @@ func (d *Driver) describe(ctx context.Context, o *order, i settings.Image) error
 	now := time.Now()
 	o.mark = Mark{
 		For: forJob, Job: o.job.ID, JobName: o.job.Name, Server: o.job.Server, ProjectID: o.job.ProjectID, Project: o.job.Project,
-		Ref: o.job.Ref, Class: o.job.Class, URL: o.job.URL, Image: o.image, Attempt: o.attempt.Dir, Runner: o.attempt.Runner,
+		Ref: o.job.Ref, Class: o.job.Class, URL: o.job.URL, Image: o.image, Digest: o.base.Digest, Attempt: o.attempt.Dir, Runner: o.attempt.Runner,
 		Created: now, Deadline: now.Add(d.lifetime(o.job)), DiskBytes: int64(o.machine.Disk), Testbed: o.job.Testbed, Secret: guest.NewSecret(),
 	}
 	o.need = settings.Resources{VMs: 1, CPUs: o.machine.CPUs, Memory: o.machine.Memory, Disk: o.machine.Disk}
@@ -248,16 +259,19 @@ func (d *Driver) removeEarlier(ctx context.Context, o order) error {
 }
 
 // claim takes a warm VM, if there is one.
-func (d *Driver) claim(ctx context.Context, o order) (string, bool, error) {
+func (d *Driver) claim(ctx context.Context, o order) (string, bool) {
 	if d.Claim == nil {
-		return "", false, nil
+		return "", false
 	}
-	name, ok, err := d.Claim(ctx, Want{Image: o.image, Class: o.job.Class, Machine: o.machine, Testbed: o.job.Testbed})
+	name, ok, err := d.Claim(ctx, Want{
+		Image: o.image, Digest: o.base.Digest, Class: o.job.Class, Machine: o.machine, Testbed: o.job.Testbed,
+		For: fmt.Sprintf("job %d of %s", o.job.ID, o.job.Project),
+	})
 	if err != nil {
 		d.Log.WarnContext(ctx, "the warm pool cannot be asked", "error", err)
-		return "", false, nil
+		return "", false
 	}
-	return name, ok, nil
+	return name, ok
 }
 
 // boot waits for room on the host and starts the VM.
@@ -285,8 +299,8 @@ func (d *Driver) admit(ctx context.Context, o order) (*admission.Grant, error) {
 	grant, err := l.Admit(ctx, admission.Request{
 		ID: o.spec.Name, Class: admission.Job, Need: o.need, For: fmt.Sprintf("job %d of %s", o.job.ID, o.job.Project),
 	}, func(p admission.Position) { d.say("%v", p) })
-	if err == nil && d.Count != nil {
-		d.Count.Admitted(time.Since(begun).Seconds())
+	if err == nil && d.Metrics != nil {
+		d.Metrics.Admitted(ctx, time.Since(begun).Seconds())
 	}
 	return grant, asRefusal(err)
 }
@@ -306,8 +320,8 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 		return err
 	}
 	defer s.Close()
-	if !warm && d.Count != nil {
-		d.Count.Booted(time.Since(begun).Seconds())
+	if !warm && d.Metrics != nil {
+		d.Metrics.Booted(ctx, time.Since(begun).Seconds())
 	}
 	identity := guest.Identity{Hostname: o.attempt.domainName(), Time: time.Now()}
 	if warm {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
+	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
@@ -51,7 +52,21 @@ func (d *Driver) Reap(ctx context.Context) (Reaped, error) {
 		r.Removed = append(r.Removed, m.Lasting.Name)
 	}
 	errs = append(errs, d.reapStrays(ctx, &r), d.reapAttempts(ctx, &r), d.reapLedger(ctx, &r, living), d.node.SweepConsoles(d.Settings.Console.Keep))
+	d.countReaped(ctx, r)
 	return r, errors.Join(errs...)
+}
+
+func (d *Driver) countReaped(ctx context.Context, r Reaped) {
+	if d.Metrics == nil {
+		return
+	}
+	for kind, names := range map[metrics.Kind][]string{
+		metrics.Domain: r.Removed, metrics.Volume: r.Strays, metrics.Directory: r.Attempts, metrics.Entry: r.Entries,
+	} {
+		if len(names) > 0 {
+			d.Metrics.Reaped(ctx, kind, len(names))
+		}
+	}
 }
 
 // over says why a domain's time is over, "" where it is not.
@@ -61,8 +76,10 @@ func over(m machine, all []machine) string {
 		return "" // metadata that cannot be read: somebody has to look
 	case !m.Deadline.IsZero() && time.Now().After(m.Deadline):
 		return "its deadline has passed"
-	case m.For == forPool:
+	case m.For == forPool && m.Runner.Runs():
 		return "" // the pool's, until its deadline
+	case m.For == forPool:
+		return "the service that kept it ready is gone" // and nobody makes it yield
 	case m.For == forTestbed && !exists(all, m.Of):
 		return "its job's virtual machine is gone"
 	case !m.Runner.Runs():

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 )
@@ -87,11 +88,11 @@ func (d *Driver) scriptFailed(code int) error {
 
 // note keeps the worst result of the attempt's stages for the metrics.
 func (d *Driver) note(err error) {
-	result := systemFailed
+	result := metrics.SystemFailure
 	if err == nil {
-		result = succeeded
+		result = metrics.Success
 	} else if _, own := errors.AsType[*ScriptFailure](err); own {
-		result = scriptFailed
+		result = metrics.ScriptFailure
 	}
 	if a, ok := d.notes().read(d.Environment.TempDir); ok && worse(a.Result, result) != a.Result {
 		a.Result = worse(a.Result, result)

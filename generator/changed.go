@@ -62,7 +62,7 @@ var changeRules = []changeRule{
 	changes(`jobs/publish/azure/.*`, reachVendor, "how it is published", "azure"),
 	changes(`jobs/publish/google/.*`, reachVendor, "how it is published", "gce"),
 	changes(`jobs/(publish|index|notify|prune)/.*`, reachPublished, "how images are published"),
-	changes(`jobs/salsa/.*|cmd/debcloud/(publish|index|finder|notify|prune|salsa|executor|lint|plan)\.go`, reachNone, "a command that makes and tests no image"),
+	changes(`jobs/salsa/.*|cmd/debcloud/(publish|index|finder|notify|prune|salsa|executor|executor_image|guest|lint|plan)\.go`, reachNone, "a command that makes and tests no image"),
 	changes(`jobs/(build|check|boot)/.*`, reachAll, "how images are made and tested"),
 	changes(`(cmd|internal|generator|templates)/.*|go\.(mod|sum)|Makefile|\.gitlab-ci\.yml|\.ci/.*`, reachAll, "the program or its pipeline"),
 	changes(`.*`, reachAll, "a file that no rule knows"),

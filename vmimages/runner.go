@@ -7,3 +7,16 @@ import "embed"
 //
 //go:embed all:runner
 var Runner embed.FS
+
+// RunnerClasses returns the FAI classes of that image, from those that the matrix gives to its release and arch. Nothing of what
+// every published image has is in it but the system itself.
+func RunnerClasses(release, arch []string) []string {
+	classes := []string{"BUILD_IMAGE", "DEBIAN"}
+	for _, class := range release {
+		if class != "EXTRAS" {
+			classes = append(classes, class)
+		}
+	}
+	classes = append(classes, "SYSTEM_BOOT", "SYSTEM_BOOT_DEFAULT", "RUNNER", "LINUX_VARIANT_CLOUD")
+	return append(append(classes, arch...), "LAST")
+}

@@ -105,6 +105,10 @@ func TestForbidden(t *testing.T) {
 		{module + "internal/vm", "libvirt.org/go/libvirt", true},
 		{module + "executor", "libvirt.org/go/libvirt", false},
 		{module + "jobs/build", "github.com/spf13/cobra", false},
+		{module + "executor/tools", module + "vmimages", true},
+		{module + "executor/vmimage", module + "jobs/build", false},
+		{module + "internal/guest/agent", module + "internal/guest", true},
+		{module + "internal/guest/agent", module + "executor/tools", false},
 	} {
 		if why := forbidden(row.from, row.to); (why == "") != row.allowed {
 			t.Errorf("%s → %s: allowed %v, because %q", row.from, row.to, !row.allowed, why)

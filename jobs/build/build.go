@@ -42,6 +42,7 @@ type Options struct {
 	Classes []string // FAI classes, in order
 
 	ConfigSpace string  // directory; "" is the built-in one
+	Overlay     fs.FS   // a config space whose files come on top; nil is none
 	Mirror      Mirrors // to install from; what is "" is the build machine's own
 	ImageMirror Mirrors // for the image's own sources; what is "" is the build machine's own
 	Output      string  // directory, made if it is missing
@@ -104,6 +105,9 @@ func prepare(o Options) (*build, error) {
 	space, err := openSpace(o.ConfigSpace)
 	if err != nil {
 		return nil, err
+	}
+	if o.Overlay != nil {
+		space = overlaid{o.Overlay, space}
 	}
 	if err := demandTools("fai", "debootstrap", "mmdebstrap", "mkfs.ext4", "mkfs.fat", "mcopy", "file"); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
@@ -140,5 +142,25 @@ func TestOpenSpace(t *testing.T) {
 	}
 	if text, err := os.ReadFile(to + "/hooks/partition.LAST.sh"); err != nil || string(text) != "# mine\n" {
 		t.Errorf("the space's own hook was replaced: %q, %v", text, err)
+	}
+}
+
+func TestOverlaid(t *testing.T) {
+	bottom := fstest.MapFS{
+		"class/A.var": {Data: []byte("bottom")}, "class/B.var": {Data: []byte("bottom")}, "scripts/A/1": {Data: []byte("bottom")},
+	}
+	top := fstest.MapFS{"class/B.var": {Data: []byte("top")}, "class/C.var": {Data: []byte("top")}, "hooks/h.C": {Data: []byte("top")}}
+	space := overlaid{top, bottom}
+	var got []string
+	err := eachFile(space, func(name string, text []byte, _ bool) error {
+		got = append(got, name+" "+string(text))
+		return nil
+	})
+	want := []string{"class/A.var bottom", "class/B.var top", "class/C.var top", "hooks/h.C top", "scripts/A/1 bottom"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := fs.ReadDir(space, "none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that neither has: %v", err)
 	}
 }

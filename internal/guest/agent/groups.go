@@ -48,7 +48,7 @@ func OpenGroups(root string) (*Groups, error) {
 			return nil, err
 		}
 	}
-	if err := os.WriteFile(filepath.Join(base, "agent/cgroup.procs"), []byte("0"), 0); err != nil {
+	if err := put(filepath.Join(base, "agent/cgroup.procs"), "0"); err != nil {
 		return nil, err
 	}
 	for _, limit := range limits() {
@@ -87,10 +87,20 @@ func limits() []limit {
 }
 
 func (l limit) set(base string) error {
-	if err := os.WriteFile(filepath.Join(base, "cgroup.subtree_control"), []byte("+"+l.controller), 0); err != nil {
+	if err := put(filepath.Join(base, "cgroup.subtree_control"), "+"+l.controller); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(base, l.file), []byte(l.value), 0)
+	return put(filepath.Join(base, l.file), l.value)
+}
+
+// put writes a file of the kernel's, which is there or is not.
+func put(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
 }
 
 // readNumber is 0 for a file without one.
@@ -139,7 +149,7 @@ func (g *group) kill() {
 	if g == nil {
 		return
 	}
-	if os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0) == nil {
+	if put(filepath.Join(g.dir, "cgroup.kill"), "1") == nil {
 		return
 	}
 	for range 100 {
