@@ -90,6 +90,22 @@ test-long: test-packages debcloud test-image ## what takes longer: every cell th
 bench: test-packages debcloud test-image ## speed and memory, side by side with what they are held against
 	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
 
+# The tree that is built has the modules in vendor/: the build itself does not need the network.
+DEB_PACKAGES = $(GO_PACKAGES) debhelper dpkg-dev fakeroot lintian
+DEB = $(CACHE)/deb
+.PHONY: deb deb-packages
+deb-packages:
+	@$(call install,$(DEB_PACKAGES))
+deb: deb-packages ## the Debian package, in .cache/deb
+	rm -rf $(DEB) && mkdir -p $(DEB)/debcloud
+	git ls-files -z | xargs -0 cp --parents -t $(DEB)/debcloud
+	cp -r packaging/debian $(DEB)/debcloud/debian
+	cd $(DEB)/debcloud && packaging/go mod vendor
+	commit=$$(git describe --always --dirty --abbrev=40); cd $(DEB)/debcloud && \
+		GOMODCACHE=$$(packaging/go env GOMODCACHE) GOCACHE=$$(packaging/go env GOCACHE) DEBCLOUD_COMMIT=$$commit \
+		dpkg-buildpackage -b -us -uc
+	lintian --fail-on error,warning $(DEB)/*.changes
+
 .PHONY: clean
 clean: ## remove what the other targets made
 	rm -rf debcloud public work $(CACHE)
