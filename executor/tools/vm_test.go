@@ -115,7 +115,7 @@ func run(tb testing.TB, name string, args ...string) {
 
 func (m *machine) connect(tb testing.TB) *guest.SSH {
 	tb.Helper()
-	s, err := guest.DialAgent(within(tb, 10*time.Minute), guest.Socket(m.socket), m.secret, m.off)
+	s, err := guest.DialAgent(within(tb, 20*time.Minute), guest.Socket(m.socket), m.secret, m.off)
 	if err != nil {
 		tb.Fatal(err)
 	}
