@@ -108,7 +108,7 @@ func (p *publication) beginSnapshot(ctx context.Context, dead *[]string) (string
 		return "", explain(ctx, p.settings.Home, "StartSnapshot", err)
 	}
 	id := deref(out.SnapshotId)
-	if deref(out.BlockSize) != blockSize {
+	if deref(out.BlockSize) != blockSize && !slices.Contains(p.lenient, "block size") {
 		return "", fmt.Errorf("StartSnapshot in %s wants blocks of %d bytes where this program writes %d", p.settings.Home, deref(out.BlockSize), blockSize)
 	}
 	s, err := p.lookAtSnapshot(ctx, p.settings.Home, id)
