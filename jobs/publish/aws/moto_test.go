@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -102,7 +104,7 @@ func TestMoto(t *testing.T) {
 			s := settings{Account: testAccount, Regions: []string{"us-east-1", "eu-west-1"}, Endpoint: startMoto(t)}
 			patience := patient
 			patience.poll, patience.pollMost, patience.visible = 10*time.Millisecond, time.Second, time.Minute
-			p, err := open("moto", s, environment{}, newJournal(t), patience, nil)
+			p, err := open("moto", s, environment{}, newJournal(t), patience, numbers{http.DefaultTransport})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -128,6 +130,24 @@ func TestMoto(t *testing.T) {
 			}
 		})
 	}
+}
+
+// numbers puts one thing right: moto sends the indices of blocks as texts.
+type numbers struct{ http.RoundTripper }
+
+var quotedIndex = regexp.MustCompile(`"BlockIndex": ?"(\d+)"`)
+
+func (n numbers) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := n.RoundTripper.RoundTrip(r)
+	if err != nil || r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, "/blocks") {
+		return response, err
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	body = quotedIndex.ReplaceAll(body, []byte(`"BlockIndex": $1`))
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	response.Header.Del("Content-Length")
+	return response, err
 }
 
 // kept returns the snapshot that the journal tells of. moto makes another one for each image.
