@@ -56,7 +56,7 @@ function(context)
     local publications = [{ provider: p, job: 'publish ' + c.name + ' ' + p, wait: lib.after(self.job) } for c in cells for p in targets(c)];
     local needs(provider) = [if it.provider == provider then it.job else it.wait for it in publications] + tests;
     [
-      job('promote ' + release + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else []))
+      job('promote ' + release + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else [], cells))
       for p in std.set(std.flatMap(targets, cells))
     ];
   local releases = std.set([c.release for c in context.cells]);
@@ -67,7 +67,7 @@ function(context)
   // What comes once, after all of it.
   local pruned = if context.type == 'daily' && settings.steps.prune then std.set(['directory'] + (if settings.steps.clouds then std.objectValues(settings.clouds) else [])) else [];
   local last = if once then
-    [job('index', 'index', index.of([lib.after(p.name) for p in promotions] + [p.name for p in context.parts]))]
+    [job('index', 'index', index.of([if std.endsWith(p.name, ' directory') then lib.after(p.name) else p.name for p in promotions] + [p.name for p in context.parts]))]
     + (if settings.steps.notify then [job('notify', 'notify', notify.of([lib.after('index')]))] else [])
     + [job('prune ' + p, 'prune ' + p, prune.of([lib.after('index')])) for p in pruned]
   else [];

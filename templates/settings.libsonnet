@@ -9,7 +9,7 @@
 
   // Kinds of jobs that debcloud has no command for yet. Turned on once it has: a pipeline never calls what is not there.
   // clouds: publish to the vendor's cloud and test there, beside the directory.
-  steps: { clouds: false, notify: false, prune: false },
+  steps: { clouds: false, notify: false, prune: true },
 
   // Minutes after which GitLab ends a job of a kind. The script is ended 5 minutes earlier, because at a job's time-out
   // neither after_script nor the upload of artifacts would run.

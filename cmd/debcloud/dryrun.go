@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/boot"
 	"salsa.debian.org/cloud-team/debcloud/jobs/build"
@@ -30,6 +32,7 @@ var dryRuns = map[string]func(*cobra.Command, []string) error{
 	"boot":    drySuite(boot.SuiteName, "boot and test"),
 	"publish": dryPublish,
 	"index":   dryIndex,
+	"prune":   dryPrune,
 }
 
 // dryAnyway are the commands that change nothing outside the files they are told to write, and those whose own flag
@@ -154,9 +157,16 @@ func dryPublish(c *cobra.Command, args []string) error {
 		targetFlags: targetFlags{to: flagText(c, "to"), config: flagText(c, "config"), lookup: anything},
 		uploadType:  flagText(c, "upload-type"), stage: flagText(c, "stage"), plan: flagText(c, "plan"), documents: flagText(c, "documents"),
 	}
+	if list, ok := c.Flag("cells").Value.(pflag.SliceValue); ok {
+		f.cells = list.GetSlice()
+	}
 	o, err := f.options(c.Context())
 	if err != nil {
 		return err
+	}
+	if o.Type == image.Published && len(args) == 1 && strings.Contains(args[0], "*") {
+		would(c, "publish %s as a release to %s", args[0], o.Target.Name) // no dry run has put a daily there
+		return nil
 	}
 	o.To, o.DryRun = nowhere{c, o.Target.Provider}, true
 	return publishAll(c, args, o)

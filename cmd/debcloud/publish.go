@@ -21,6 +21,7 @@ import (
 type publishFlags struct {
 	targetFlags
 	uploadType, stage, plan, documents string
+	cells                              []string
 }
 
 func newPublishCommand() *cobra.Command {
@@ -69,6 +70,7 @@ full disk, or some regions failed; the others are done.`,
 	c.Flags().StringVar(&f.uploadType, "upload-type", "", "dev, daily or release (default dev for a dev build, daily for an official one)")
 	c.Flags().StringVar(&f.stage, "stage", string(publish.Public), "private or public")
 	c.Flags().StringVar(&f.plan, "plan", "", "Plan document of what must be complete before any of it becomes public, or matrix")
+	c.Flags().StringSliceVar(&f.cells, "cells", nil, "of the plan only these images, \"RELEASE VENDOR ARCH\", with commas between")
 	c.Flags().StringVar(&f.documents, "documents", "", "directory for the upload documents (default: beside each image's document)")
 	c.Flags().BoolVar(&f.noWait, "no-wait", false, "stop, with exit code 3, where another publisher is at work on the same image")
 	c.AddCommand(newPublishStatusCommand(), newPublishWhoamiCommand())
@@ -81,8 +83,13 @@ func (f *publishFlags) options(ctx context.Context) (publish.Options, error) {
 	if o.Target, err = f.target(ctx); err != nil {
 		return o, err
 	}
-	o.Plan, err = f.readPlan(ctx)
-	return o, err
+	if o.Plan, err = f.readPlan(ctx); err != nil || len(f.cells) == 0 {
+		return o, err
+	}
+	if o.Plan == nil {
+		return o, fault.Inputf("--cells narrows a plan, and there is no --plan")
+	}
+	return o, o.Plan.Narrow(f.cells)
 }
 
 func (f *publishFlags) readPlan(ctx context.Context) (*manifest.Plan, error) {

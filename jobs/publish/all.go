@@ -137,7 +137,7 @@ func (s set) demandComplete(o Options) error {
 			}
 			wanted++
 			if !slices.ContainsFunc(s, func(m member) bool { return m.is(c) && m.info.Version == h.version }) {
-				missing = append(missing, strings.Join([]string{c.Release, c.Vendor, c.Arch}, " "))
+				missing = append(missing, c.Name())
 			}
 		}
 		if len(missing) > 0 {

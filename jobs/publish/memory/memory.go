@@ -40,6 +40,8 @@ type Publisher struct {
 	target  target.Target
 	journal *journal.Journal
 	call    Call
+
+	BeforeBlock func() // is called before each block is sent; may be nil
 }
 
 // New returns the Publisher for an account. Its requests go through call, or straight where that is nil.
@@ -197,6 +199,9 @@ func (w *work) snapshot(ctx context.Context, _ bool) (string, error) {
 	}
 	w.changed.Store(true)
 	sent, err := w.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: 4, Pad: true}, func(ctx context.Context, b raw.Block) error {
+		if w.BeforeBlock != nil {
+			w.BeforeBlock()
+		}
 		return w.request(ctx, "put block", func() error { return w.cloud.putBlock(id, b.Index, b.Data, b.SHA256) })
 	})
 	if fault.KindOf(err) == fault.Input {
