@@ -34,6 +34,10 @@ var domains = map[string]string{
 // ProviderDomain returns what Upload documents call a provider, its domain; a provider without one keeps its name.
 func ProviderDomain(provider string) string { return cmp.Or(domains[provider], provider) }
 
+// Domain returns the domain of the upload's provider. For AWS upstream's own field has the name of the region's endpoint,
+// and a label the domain.
+func (u Upload) Domain() string { return cmp.Or(u.Metadata.Labels[LabelProvider], u.Data.Provider) }
+
 // List is upstream's public manifest: one Build and the Uploads made of it.
 type List struct {
 	APIVersion string            `json:"apiVersion"` // "v1"

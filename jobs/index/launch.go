@@ -57,7 +57,7 @@ var ways = map[string]func(arch, region, ref string) (launch, cli, hcl string){
 func cloudUpload(arch string, u manifest.Upload) manifest.IndexUpload {
 	labels := u.Metadata.Labels
 	i := manifest.IndexUpload{
-		Provider: u.Data.Provider, Ref: u.Data.Ref, Labels: labels,
+		Provider: u.Domain(), Ref: u.Data.Ref, Labels: labels,
 		Region: cmp.Or(labels[manifest.LabelRegion], labels[manifest.LabelAWSRegion]),
 	}
 	if u.Data.FamilyRef != nil {

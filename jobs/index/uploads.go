@@ -64,7 +64,7 @@ func uploadName(p string) (string, error) {
 	if len(uploads) == 0 || b.Metadata.DryRun() {
 		return "", errNotOurs
 	}
-	provider := uploads[0].Data.Provider
+	provider := uploads[0].Domain()
 	if provider != path.Base(provider) || strings.HasPrefix(provider, ".") {
 		return "", fault.Inputf("%s names the provider %q, which cannot be part of a file's name", p, provider)
 	}

@@ -194,7 +194,7 @@ func (p *publication) everywhere(ctx context.Context, doing string, regions []st
 func (p *publication) retry(ctx context.Context, task *progress.Task, region string, do func(context.Context, string) error) error {
 	for try := 1; ; try++ {
 		err := do(ctx, region)
-		if err == nil || ctx.Err() != nil || fault.KindOf(err) == fault.Input || try == p.patience.tries {
+		if err == nil || ctx.Err() != nil || fault.KindOf(err) != fault.Outside || try == p.patience.tries {
 			return err
 		}
 		task.Say("%s failed and is tried again: %v", region, err)

@@ -397,6 +397,23 @@ func TestASnapshotThatAWSGaveUp(t *testing.T) {
 	}
 }
 
+// TestASnapshotThatLostABlock is made anew.
+func TestASnapshotThatLostABlock(t *testing.T) {
+	signIn(t)
+	a := newAccount(t, awstest.Settings{})
+	lost := 0
+	a.After(func(c awstest.Call) {
+		if c.Action == "CompleteSnapshot" && lost == 0 {
+			lost++
+			a.ChangeSnapshot("us-east-1", c.Target, (*awstest.Snapshot).Lose)
+		}
+	})
+	a.demand(t, publishtest.Options{}, publish.Private)
+	if s := a.Snapshots("us-east-1"); len(s) != 1 || lost != 1 || a.Count("CompleteSnapshot") != 2 {
+		t.Errorf("%d snapshots after %d losses", len(s), lost)
+	}
+}
+
 func TestThrottledAllTheTime(t *testing.T) {
 	signIn(t)
 	a := newAccount(t, awstest.Settings{Regions: twoRegions, TooFast: 3, Pending: 1, Hidden: 1})

@@ -9,8 +9,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,7 +23,9 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	ebstypes "github.com/aws/aws-sdk-go-v2/service/ebs/types"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
 
@@ -37,6 +44,7 @@ func startMoto(t *testing.T) (endpoint string) {
 	_, port, _ := net.SplitHostPort(address)
 	l.Close()
 	c := exec.Command(path, "-H", "127.0.0.1", "-p", port)
+	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	var said bytes.Buffer
 	c.Stdout, c.Stderr = &said, &said
@@ -44,8 +52,14 @@ func startMoto(t *testing.T) (endpoint string) {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }()
-	t.Cleanup(func() { syscall.Kill(-c.Process.Pid, syscall.SIGKILL) })
+	go func() { ended <- c.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
+		<-ended
+		if t.Failed() {
+			t.Logf("moto_server said: %s", said.String())
+		}
+	})
 	for {
 		if conn, err := net.Dial("tcp", address); err == nil {
 			conn.Close()
@@ -61,8 +75,8 @@ func startMoto(t *testing.T) (endpoint string) {
 	}
 }
 
-// forgotten are properties that moto does not keep.
-var forgotten = []string{"boot mode", "SR-IOV support", "IMDS support", "volume type", "volume size", "delete on termination"}
+// forgotten are properties that moto does not keep, or gets wrong.
+var forgotten = []string{"block size", "tags", "architecture", "root device", "root device type", "virtualization type", "ENA support", "boot mode", "SR-IOV support", "IMDS support", "volume type", "volume size", "delete on termination"}
 
 // TestMoto has a double judge the calls that was not made for them. It does not know the calls of stage public.
 func TestMoto(t *testing.T) {
@@ -79,7 +93,7 @@ func TestMoto(t *testing.T) {
 			if build == "" {
 				t.Skip("DEBCLOUD_TEST_IMAGE names no image")
 			}
-			img, err := publish.Open(publish.Options{BuildPath: build, Stage: publish.Private, Type: "daily"})
+			img, err := publish.Open(publish.Options{BuildPath: passedAll(t, build), Stage: publish.Private, Type: "daily"})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +106,7 @@ func TestMoto(t *testing.T) {
 			s := settings{Account: testAccount, Regions: []string{"us-east-1", "eu-west-1"}, Endpoint: startMoto(t)}
 			patience := patient
 			patience.poll, patience.pollMost, patience.visible = 10*time.Millisecond, time.Second, time.Minute
-			p, err := open("moto", s, environment{}, newJournal(t), patience, nil)
+			p, err := open("moto", s, environment{}, newJournal(t), patience, numbers{http.DefaultTransport})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -105,7 +119,7 @@ func TestMoto(t *testing.T) {
 			if err != nil || again.Changed || len(again.Uploads) != 2 || again.Uploads[0].Data.Ref != first.Uploads[0].Data.Ref {
 				t.Errorf("once more: %+v: %v", again, err)
 			}
-			i, err := p.look(t.Context(), "us-east-1", first.Uploads[1].Data.Ref)
+			snapshot, err := kept(t.Context(), p, img)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -113,11 +127,63 @@ func TestMoto(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := compareSnapshot(t.Context(), p.login.in("us-east-1").ebs, snapshotOf(i), f, img.Size()); err != nil {
+			if err := compareSnapshot(t.Context(), p.login.in("us-east-1").ebs, snapshot, f, img.Size()); err != nil {
 				t.Error(err)
 			}
 		})
 	}
+}
+
+// passedAll returns the document of the same image with a report that lets it be published: how it did in its tests is not of interest here.
+func passedAll(t *testing.T, build string) string {
+	t.Helper()
+	doc, err := manifest.ReadBuild(build)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(doc.ImagePath(build), filepath.Join(dir, doc.Data.Image.Name)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, filepath.Base(build))
+	if err := manifest.Write(path, doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range []string{"check", "boot"} {
+		s := manifest.Suite{Name: suite, Started: time.Now(), Checks: []manifest.Check{{ID: "1-x", Name: "x holds", Result: manifest.Passed}}}
+		if err := manifest.RecordSuite(manifest.Base(path)+".report.json", doc, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+// numbers puts one thing right: moto sends the indices of blocks as texts.
+type numbers struct{ http.RoundTripper }
+
+var quotedIndex = regexp.MustCompile(`"BlockIndex": ?"(\d+)"`)
+
+func (n numbers) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := n.RoundTripper.RoundTrip(r)
+	if err != nil || r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, "/blocks") {
+		return response, err
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	body = quotedIndex.ReplaceAll(body, []byte(`"BlockIndex": $1`))
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	response.Header.Del("Content-Length")
+	return response, err
+}
+
+// kept returns the snapshot that the journal tells of. moto makes another one for each image.
+func kept(ctx context.Context, p *Publisher, img *publish.Image) (string, error) {
+	e, err := p.journal.Lock(ctx, journal.Key{Target: p.target, Digest: img.Digest.String(), Image: img.Name()})
+	if err != nil {
+		return "", err
+	}
+	defer e.Unlock()
+	return journal.Step(ctx, e, "snapshot", func(context.Context, bool) (string, error) { return "", errors.New("the journal knows no snapshot") })
 }
 
 // compareSnapshot reads a snapshot back and compares it with the image, bit for bit.

@@ -108,7 +108,7 @@ func (p *publication) beginSnapshot(ctx context.Context, dead *[]string) (string
 		return "", explain(ctx, p.settings.Home, "StartSnapshot", err)
 	}
 	id := deref(out.SnapshotId)
-	if deref(out.BlockSize) != blockSize {
+	if deref(out.BlockSize) != blockSize && !slices.Contains(p.lenient, "block size") {
 		return "", fmt.Errorf("StartSnapshot in %s wants blocks of %d bytes where this program writes %d", p.settings.Home, deref(out.BlockSize), blockSize)
 	}
 	s, err := p.lookAtSnapshot(ctx, p.settings.Home, id)
@@ -202,11 +202,11 @@ func (p *publication) settle(ctx context.Context, id string, refusal error) erro
 	return explain(ctx, p.settings.Home, "PutSnapshotBlock", refusal)
 }
 
-// drop removes a snapshot whose image turned out not to be the one of its documents.
+// drop removes a snapshot that does not hold the image of the documents.
 func (p *publication) drop(ctx context.Context, id string, why error) error {
 	_, err := p.login.in(p.settings.Home).ec2.DeleteSnapshot(context.WithoutCancel(ctx), &ec2.DeleteSnapshotInput{SnapshotId: &id})
 	if err != nil {
-		slog.Warn("the snapshot of an altered image stays", "snapshot", id, "region", p.settings.Home, "error", explain(ctx, p.settings.Home, "DeleteSnapshot", err))
+		slog.Warn("a snapshot with other data than the image stays", "snapshot", id, "region", p.settings.Home, "error", explain(ctx, p.settings.Home, "DeleteSnapshot", err))
 	}
 	return why
 }
@@ -253,7 +253,7 @@ func (p *publication) compareBlocks(ctx context.Context, id string, want []int32
 		}
 	}
 	if slices.Sort(have); !slices.Equal(have, want) {
-		return fmt.Errorf("snapshot %s in %s has %d blocks where %d were written, or others than those: delete it and run the same command again", id, p.settings.Home, len(have), len(want))
+		return p.drop(ctx, id, fault.Outsidef("snapshot %s in %s has %d blocks where %d were written, or others than those, and was removed: run the same command again", id, p.settings.Home, len(have), len(want)))
 	}
 	return nil
 }

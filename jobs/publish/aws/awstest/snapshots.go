@@ -23,6 +23,14 @@ type Snapshot struct {
 // Blocks returns how many blocks were written.
 func (s Snapshot) Blocks() int { return len(s.blocks) }
 
+// Lose loses a block.
+func (s *Snapshot) Lose() {
+	for i := range s.blocks {
+		delete(s.blocks, i)
+		return
+	}
+}
+
 // Bytes reads the snapshot, size bytes from its start.
 func (s Snapshot) Bytes(size int64) []byte {
 	out := make([]byte, size)
