@@ -29,6 +29,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
@@ -384,13 +385,34 @@ func retireReal(t *testing.T, r *real) {
 	retire(t, p)
 }
 
+// passed copies a Build document, with a passing report: how the image did in its tests is not what is tried here.
+func passed(t *testing.T, build string) string {
+	t.Helper()
+	b := must(manifest.ReadBuild(build))(t)
+	copied := filepath.Join(t.TempDir(), filepath.Base(build))
+	if err := manifest.Write(copied, b); err != nil {
+		t.Fatal(err)
+	}
+	original := must(filepath.Abs(b.ImagePath(build)))(t)
+	if err := os.Symlink(original, b.ImagePath(copied)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"check", "boot"} {
+		s := manifest.Suite{Name: name, Started: time.Now(), Checks: []manifest.Check{{ID: "1-x", Name: "x", Result: manifest.Passed}}}
+		if err := manifest.RecordSuite(manifest.Base(copied)+".report.json", b, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return copied
+}
+
 // comesBack takes a whole image of the straight path through Glance and reads it there again.
 func comesBack(t *testing.T, r *real) {
 	build := os.Getenv("DEBCLOUD_TEST_IMAGE")
 	if build == "" {
 		t.Skip("DEBCLOUD_TEST_IMAGE names no Build document")
 	}
-	img := must(publish.Open(publish.Options{BuildPath: build}))(t)
+	img := must(publish.Open(publish.Options{BuildPath: passed(t, build)}))(t)
 	defer img.Close()
 	o := r.newTenant(t, "member", "image_publisher")
 	p := o.publisher(t, &publishtest.Line{}, openJournal(t))
