@@ -10,6 +10,7 @@ CELL = trixie genericcloud amd64
 CACHE = $(CURDIR)/.cache
 CI_MODULES = $(CACHE)/ci/node_modules
 OPENSTACK = $(CACHE)/openstack/chroot
+AZURITE = $(CACHE)/azurite/node_modules
 
 GO_PACKAGES = ca-certificates gcc git golang-go libc6-dev
 RUN_PACKAGES = $(GO_PACKAGES) \
@@ -51,14 +52,21 @@ define install
 endef
 
 .PHONY: test
-test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json $(OPENSTACK)/etc/debian_version ## every test
-	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
+test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json $(OPENSTACK)/etc/debian_version $(AZURITE)/.package-lock.json ## every test
+	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_AZURITE=$(AZURITE) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
 
 # gitlab-ci-local and the Node that it needs, to run .gitlab-ci.yml here.
 $(CI_MODULES)/.package-lock.json: packaging/ci/package.json packaging/ci/package-lock.json packaging/ci/.npmrc | test-packages
 	mkdir -p $(CACHE)/ci
 	cp $^ $(CACHE)/ci
 	cd $(CACHE)/ci && npm ci
+	touch $@
+
+# Azurite, Microsoft's emulator of the storage services.
+$(AZURITE)/.package-lock.json: packaging/azurite/package.json packaging/azurite/package-lock.json packaging/azurite/.npmrc | test-packages
+	mkdir -p $(CACHE)/azurite
+	cp $^ $(CACHE)/azurite
+	cd $(CACHE)/azurite && npm ci
 	touch $@
 
 # Debian 12's Keystone and Glance, for tests that publish to them.
@@ -83,8 +91,8 @@ test-image: test-packages debcloud
 	ls $(CACHE)/test/work/*.build.json > $(CACHE)/test-image
 
 .PHONY: test-long
-test-long: test-packages debcloud test-image ## what takes longer: every cell that can be built here
-	DEBCLOUD_TEST_LONG=1 DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
+test-long: test-packages debcloud test-image $(OPENSTACK)/etc/debian_version ## what takes longer: every cell that can be built here
+	DEBCLOUD_TEST_LONG=1 DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
 
 .PHONY: bench
 bench: test-packages debcloud test-image ## speed and memory, side by side with what they are held against

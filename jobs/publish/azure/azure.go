@@ -160,12 +160,16 @@ func (w *work) place(ctx context.Context, regions []string) error {
 	if err != nil {
 		return w.explain(ctx, fmt.Sprintf("look at gallery %s in resource group %s", w.gallery, w.group), err)
 	}
+	w.home = normal(deref(g.Location))
+	all := slices.Equal(regions, []string{"*"})
 	known, err := w.locations(ctx)
+	if status(err) == http.StatusForbidden && !all { // then Azure says of each version what is wrong
+		known, err = normalAll(regions), nil
+	}
 	if err != nil {
 		return w.explain(ctx, "list the subscription's regions", err)
 	}
-	w.home = normal(deref(g.Location))
-	if slices.Equal(regions, []string{"*"}) {
+	if all {
 		regions = known
 	}
 	w.wanted = []string{w.home} // Azure copies from there, so a version is always there, too
@@ -184,6 +188,13 @@ func (w *work) place(ctx context.Context, regions []string) error {
 
 // normal writes a region as Azure's interfaces do: "West Europe" is westeurope.
 func normal(region string) string { return strings.ToLower(strings.ReplaceAll(region, " ", "")) }
+
+func normalAll(regions []string) (all []string) {
+	for _, r := range regions {
+		all = append(all, normal(r))
+	}
+	return all
+}
 
 func deref[T any](p *T) T {
 	if p == nil {

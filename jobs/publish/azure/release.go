@@ -3,6 +3,7 @@ package azure
 import (
 	"cmp"
 	"context"
+	"maps"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
@@ -109,9 +110,24 @@ func (s *session) change(ctx context.Context, doing string, v *armcompute.Galler
 	definition, number := partsOf(deref(v.ID))
 	return s.persist(ctx, doing+" version "+number+" of "+definition, func() error {
 		poller, err := s.versions.BeginCreateOrUpdate(ctx, s.group, s.gallery, definition, number, wanted, nil)
-		_, err = wait(ctx, s, poller, err)
+		if err != nil {
+			return err
+		}
+		if _, err = wait(ctx, s, poller, nil); err == nil || ctx.Err() != nil {
+			return err
+		}
+		// A write also replicates: where only that failed, in some region, the version is as it was written.
+		now, lost := s.versions.Get(ctx, s.group, s.gallery, definition, number, nil)
+		if lost == nil && asWritten(&now.GalleryImageVersion, &wanted) {
+			return nil
+		}
 		return err
 	})
+}
+
+func asWritten(now, wanted *armcompute.GalleryImageVersion) bool {
+	equal := func(a, b *string) bool { return deref(a) == deref(b) }
+	return now.Properties != nil && now.Properties.PublishingProfile != nil && shown(now) == shown(wanted) && maps.EqualFunc(now.Tags, wanted.Tags, equal)
 }
 
 // compare orders versions; what is none comes first.

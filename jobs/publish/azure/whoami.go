@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -42,7 +43,12 @@ func (p *Publisher) Whoami(ctx context.Context) (publish.Identity, error) {
 	var permissions struct {
 		Value []struct{ Actions, NotActions []string }
 	}
-	if err := s.get(ctx, s.scope()+"/providers/Microsoft.Authorization/permissions", "2022-04-01", &permissions); err != nil {
+	err = s.get(ctx, s.scope()+"/providers/Microsoft.Authorization/permissions", "2022-04-01", &permissions)
+	if status(err) == http.StatusForbidden {
+		who.Missing = []string{"Microsoft.Authorization/permissions/read (without it the others cannot be asked)"}
+		return who, nil
+	}
+	if err != nil {
 		return who, s.explain(ctx, "ask for permissions on resource group "+s.group, err)
 	}
 	for _, action := range needed {

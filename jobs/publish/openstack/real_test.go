@@ -3,6 +3,7 @@ package openstack
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -28,6 +29,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
@@ -268,36 +270,173 @@ func (o *tenant) images(t testing.TB) []openstacktest.Image {
 	return all
 }
 
-// TestRealGlance takes two versions of an image through Debian's own Keystone and Glance, by both ways of uploading, and
-// demands the same of them as of the fake.
-func TestRealGlance(t *testing.T) {
-	for _, methods := range []string{"[glance-direct]", "[]"} {
-		t.Run("import methods "+methods, func(t *testing.T) {
-			o := startReal(t, methods).newTenant(t, "member", "image_publisher")
-			twoVersions(t, o.publisher(t, &publishtest.Line{}, openJournal(t)))
-			f := newFake(t)
-			if methods == "[]" {
-				f.Regions["north"].Import = nil
+// TestReal holds the Publisher, and the fake that the other tests use, against Debian's own Keystone and Glance.
+func TestReal(t *testing.T) {
+	t.Run("staged and imported", func(t *testing.T) {
+		r := startReal(t, "[glance-direct]")
+		t.Run("as the fake does", func(t *testing.T) { likeTheFake(t, r, []string{"glance-direct"}) })
+		t.Run("cut", func(t *testing.T) { cutReal(t, r) })
+		t.Run("who it is", func(t *testing.T) { whoIsReal(t, r) })
+		t.Run("retired", func(t *testing.T) { retireReal(t, r) })
+		t.Run("an image comes back", func(t *testing.T) { comesBack(t, r) })
+	})
+	t.Run("uploaded at once", func(t *testing.T) { likeTheFake(t, startReal(t, "[]"), nil) })
+}
+
+// likeTheFake takes two versions of an image through both clouds and demands the same of them.
+func likeTheFake(t *testing.T, r *real, methods []string) {
+	o := r.newTenant(t, "member", "image_publisher")
+	twoVersions(t, o.publisher(t, &publishtest.Line{}, openJournal(t)))
+	f := newFake(t)
+	f.Regions["north"].Import = methods
+	f.target.Regions = []string{"north"}
+	twoVersions(t, f.Publisher(t, &publishtest.Line{}, openJournal(t)))
+	fakeLines := dumpImages("", f.Regions["north"].Images())
+	slices.Sort(fakeLines)
+	got, want := comparable(strings.Join(fakeLines, "")), comparable(o.Dump(t))
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || got[i] != want[i] {
+			t.Fatalf("the fake is not like the real one: it has %q, the real one %q", got[i:], want[i:])
+		}
+	}
+}
+
+// cutReal breaks uploads in the middle, before and after they reached Glance, and demands that the next publication ends well.
+func cutReal(t *testing.T, r *real) {
+	for n, row := range []struct {
+		summary string
+		method  string // of the request that is broken
+		path    string // what its path ends with
+		after   bool   // whether it reaches Glance
+	}{
+		{"Glance makes the image and the answer is lost", "POST", "/images", true},
+		{"the data breaks off", "PUT", "/stage", false},
+		{"the data arrives and the answer is lost", "PUT", "/stage", true},
+		{"the import begins and the answer is lost", "POST", "/import", true},
+		{"it is public and the answer is lost", "PATCH", "", true},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			o := r.newTenant(t, "member", "image_publisher")
+			img := publishtest.Image(t, publishtest.Options{Seed: byte(n)})
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			p := must(New(o.target, openJournal(t), &breaker{method: row.method, path: row.path, after: row.after, cancel: cancel}))(t)
+			p.patience = o.reader.patience
+			if _, err := p.Publish(ctx, img, publish.Public); err == nil {
+				t.Fatal("the publication ended well though it was broken")
 			}
-			f.target.Regions = []string{"north"}
-			twoVersions(t, f.Publisher(t, &publishtest.Line{}, openJournal(t)))
-			fakeLines := dumpImages("", f.Regions["north"].Images())
-			slices.Sort(fakeLines)
-			got, want := comparable(strings.Join(fakeLines, "")), comparable(o.Dump(t))
-			for i := range max(len(got), len(want)) {
-				if i >= len(got) || i >= len(want) || got[i] != want[i] {
-					t.Fatalf("the fake is not like the real one: it has %q, the real one %q", got[i:], want[i:])
-				}
+			again := o.publisher(t, &publishtest.Line{}, openJournal(t))
+			must(again.Publish(t.Context(), img, publish.Public))(t)
+			all := o.images(t)
+			if len(all) != 1 || all[0].Status != "active" || all[0].Visibility != "public" || all[0].Hidden || !slices.Contains(all[0].Tags, latest) {
+				t.Errorf("Glance has %d images: %.300v", len(all), all)
 			}
 		})
 	}
 }
 
-// TestSuiteOnRealGlance is the suite, each scene in a project of its own.
-func TestSuiteOnRealGlance(t *testing.T) {
+// breaker ends the process, as far as the cloud can tell, at a request.
+type breaker struct {
+	method, path string
+	after        bool
+	cancel       func()
+}
+
+func (b *breaker) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != b.method || !strings.HasSuffix(r.URL.Path, b.path) || strings.Contains(r.URL.Path, "tokens") {
+		return http.DefaultTransport.RoundTrip(r)
+	}
+	if !b.after {
+		r.Body = io.NopCloser(io.LimitReader(r.Body, 100<<10)) // shorter than its announced length
+	}
+	_, err := http.DefaultTransport.RoundTrip(r.WithContext(context.WithoutCancel(r.Context())))
+	b.cancel()
+	return nil, fmt.Errorf("broken here: %w", errors.Join(err, io.ErrUnexpectedEOF))
+}
+
+// whoIsReal compares what Whoami says is missing with what fails.
+func whoIsReal(t *testing.T, r *real) {
+	for _, row := range []struct {
+		summary string
+		roles   []string
+		missing string
+	}{
+		{"all that README.md asks for", []string{"member", "image_publisher"}, ""},
+		{"may not publish", []string{"member"}, "publicize_image"},
+		{"may only read", []string{"reader"}, "add_image"},
+	} {
+		o := r.newTenant(t, row.roles...)
+		who := must(o.publisher(t, &publishtest.Line{}, nil).Whoami(t.Context()))(t)
+		if who.Account != o.target.Account || !who.Until.Equal(o.expires) || (row.missing == "") != (len(who.Missing) == 0) || !strings.Contains(strings.Join(who.Missing, " "), row.missing) {
+			t.Errorf("%s: %+v, where the project is %s, the credential expires %s and %q is missing", row.summary, who, o.target.Account, o.expires, row.missing)
+		}
+		_, err := o.publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), publishtest.Image(t, publishtest.Options{}), publish.Public)
+		if (row.missing == "") != (err == nil) || err != nil && fault.KindOf(err) != fault.Input {
+			t.Errorf("%s: publishing says %v", row.summary, err)
+		}
+	}
+}
+
+// retireReal deprecates, hides and deletes a published image, which is protected.
+func retireReal(t *testing.T, r *real) {
+	o := r.newTenant(t, "member", "image_publisher")
+	p := o.publisher(t, &publishtest.Line{}, openJournal(t))
+	must(p.Publish(t.Context(), publishtest.Image(t, publishtest.Options{}), publish.Public))(t)
+	retire(t, p)
+}
+
+// passed copies a Build document, with a passing report: how the image did in its tests is not what is tried here.
+func passed(t *testing.T, build string) string {
+	t.Helper()
+	b := must(manifest.ReadBuild(build))(t)
+	copied := filepath.Join(t.TempDir(), filepath.Base(build))
+	if err := manifest.Write(copied, b); err != nil {
+		t.Fatal(err)
+	}
+	original := must(filepath.Abs(b.ImagePath(build)))(t)
+	if err := os.Symlink(original, b.ImagePath(copied)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"check", "boot"} {
+		s := manifest.Suite{Name: name, Started: time.Now(), Checks: []manifest.Check{{ID: "1-x", Name: "x", Result: manifest.Passed}}}
+		if err := manifest.RecordSuite(manifest.Base(copied)+".report.json", b, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return copied
+}
+
+// comesBack takes a whole image of the straight path through Glance and reads it there again.
+func comesBack(t *testing.T, r *real) {
+	build := os.Getenv("DEBCLOUD_TEST_IMAGE")
+	if build == "" {
+		t.Skip("DEBCLOUD_TEST_IMAGE names no Build document")
+	}
+	img := must(publish.Open(publish.Options{BuildPath: passed(t, build)}))(t)
+	defer img.Close()
+	o := r.newTenant(t, "member", "image_publisher")
+	p := o.publisher(t, &publishtest.Line{}, openJournal(t))
+	published := must(p.Publish(t.Context(), img, publish.Public))(t)
+	data := must(imagedata.Download(t.Context(), o.region(t).images, published.Uploads[0].Data.Ref).Extract())(t)
+	defer data.Close()
+	back := filepath.Join(t.TempDir(), "back.qcow2")
+	file := must(os.Create(back))(t)
+	defer file.Close()
+	must(io.Copy(file, data))(t)
+	original := filepath.Join(filepath.Dir(build), img.Build.Data.Image.Name)
+	if out, err := exec.Command("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original, back).CombinedOutput(); err != nil {
+		t.Errorf("the image in Glance is not the one that was published: %v\n%s", err, out)
+	}
+}
+
+// TestLongSuiteOnRealGlance is the whole suite, each scene in a project of its own.
+func TestLongSuiteOnRealGlance(t *testing.T) {
+	if os.Getenv("DEBCLOUD_TEST_LONG") == "" {
+		t.Skip("DEBCLOUD_TEST_LONG is not set: make test-long does it")
+	}
 	r := startReal(t, "[glance-direct]")
 	publishtest.Run(t, publishtest.Provider{
-		Name: "openstack", Vendor: "genericcloud", EveryNth: 6,
+		Name: "openstack", Vendor: "genericcloud", EveryNth: 3,
 		Cloud: func(t testing.TB) publishtest.Cloud { return r.newTenant(t, "member", "image_publisher") },
 	})
 }
@@ -325,51 +464,4 @@ func comparable(dump string) []string {
 		}
 	}
 	return words
-}
-
-// TestRealImageComesBack takes a whole image of the straight path through Debian's own Glance and reads it there again.
-func TestRealImageComesBack(t *testing.T) {
-	build := os.Getenv("DEBCLOUD_TEST_IMAGE")
-	if build == "" {
-		t.Skip("DEBCLOUD_TEST_IMAGE names no Build document")
-	}
-	img := must(publish.Open(publish.Options{BuildPath: build}))(t)
-	defer img.Close()
-	o := startReal(t, "[glance-direct]").newTenant(t, "member", "image_publisher")
-	p := o.publisher(t, &publishtest.Line{}, openJournal(t))
-	published := must(p.Publish(t.Context(), img, publish.Public))(t)
-	data := must(imagedata.Download(t.Context(), o.region(t).images, published.Uploads[0].Data.Ref).Extract())(t)
-	defer data.Close()
-	back := filepath.Join(t.TempDir(), "back.qcow2")
-	file := must(os.Create(back))(t)
-	defer file.Close()
-	must(io.Copy(file, data))(t)
-	original := filepath.Join(filepath.Dir(build), img.Build.Data.Image.Name)
-	if out, err := exec.Command("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original, back).CombinedOutput(); err != nil {
-		t.Errorf("the image in Glance is not the one that was published: %v\n%s", err, out)
-	}
-}
-
-func TestRealWhoami(t *testing.T) {
-	r := startReal(t, "[glance-direct]")
-	for _, row := range []struct {
-		summary string
-		roles   []string
-		missing string
-	}{
-		{"all that README.md asks for", []string{"member", "image_publisher"}, ""},
-		{"may not publish", []string{"member"}, "publicize_image"},
-		{"may only read", []string{"reader"}, "add_image"},
-	} {
-		o := r.newTenant(t, row.roles...)
-		who := must(o.publisher(t, &publishtest.Line{}, nil).Whoami(t.Context()))(t)
-		if who.Account != o.target.Account || !who.Until.Equal(o.expires) || (row.missing == "") != (len(who.Missing) == 0) || !strings.Contains(strings.Join(who.Missing, " "), row.missing) {
-			t.Errorf("%s: %+v, where the project is %s, the credential expires %s and %q is missing", row.summary, who, o.target.Account, o.expires, row.missing)
-		}
-		// What is missing is what fails.
-		_, err := o.publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), publishtest.Image(t, publishtest.Options{}), publish.Public)
-		if (row.missing == "") != (err == nil) || err != nil && fault.KindOf(err) != fault.Input {
-			t.Errorf("%s: publishing says %v", row.summary, err)
-		}
-	}
 }

@@ -46,6 +46,8 @@ type Cloud struct {
 	Broken []string
 	// Quota is how many versions the gallery may have; 0: as many as it likes.
 	Quota int
+	// NoLocations tells that the login may not list the subscription's regions.
+	NoLocations bool
 	// Expired tells that the login service refuses every login.
 	Expired bool
 
@@ -175,6 +177,8 @@ func (c *Cloud) manage(w http.ResponseWriter, r *http.Request) {
 // route answers, or returns why it does not.
 func (c *Cloud) route(w http.ResponseWriter, r *http.Request, parts []string) *refusal {
 	switch {
+	case len(parts) == 1 && parts[0] == "locations" && c.NoLocations:
+		return refuse(403, "AuthorizationFailed", "The client '%s' does not have authorization to perform action 'Microsoft.Resources/subscriptions/locations/read'.", Client)
 	case len(parts) == 1 && parts[0] == "locations":
 		var all []any
 		for _, l := range c.Locations {

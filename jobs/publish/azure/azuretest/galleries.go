@@ -357,3 +357,10 @@ func (c *Cloud) SetTag(definition, name, tag, value string) {
 		delete(tags, tag)
 	}
 }
+
+// Define makes an image definition, as someone else could.
+func (c *Cloud) Define(name string, properties map[string]any) {
+	c.Lock()
+	defer c.Unlock()
+	c.definitions[name] = resource{"name": name, "location": c.Locations[0], "properties": properties}
+}

@@ -520,3 +520,27 @@ func (g *Glance) Delete(id string) {
 	delete(g.images, id)
 	g.gone[id] = true
 }
+
+// Remove takes a property away.
+func (g *Glance) Remove(id, name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.images[id].attributes, name)
+}
+
+// Put makes an image of the project that someone else made, with the given attributes.
+func (g *Glance) Put(attributes map[string]any) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	id := uuid.NewString()
+	now := g.tick()
+	a := map[string]any{
+		"id": id, "status": "active", "owner": ProjectID, "visibility": "private", "os_hidden": false, "protected": false, "tags": []any{},
+		"min_disk": 0, "min_ram": 0, "size": 1, "created_at": now, "updated_at": now,
+	}
+	for name, v := range attributes {
+		a[name] = v
+	}
+	g.images[id] = &stored{attributes: a}
+	g.order = append(g.order, id)
+}
