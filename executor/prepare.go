@@ -10,6 +10,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/executor/tools"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
@@ -186,14 +187,11 @@ func (d *Driver) spec(ctx context.Context, name string, mark Mark, b Base, i set
 		if err != nil {
 			return s, err
 		}
-		s.Disks = append(s.Disks, vm.Disk{Path: path, Serial: toolsSerial})
+		s.Disks = append(s.Disks, vm.Disk{Path: path, Serial: tools.Serial})
 	}
 	s.Network, err = d.attachment(ctx, n)
 	return s, err
 }
-
-// toolsSerial is the serial number by which the guest finds the tools disk.
-const toolsSerial = "debcloud-tools"
 
 // attachment joins a VM to a network, which is made where there is none.
 func (d *Driver) attachment(ctx context.Context, n settings.Network) (vm.Attachment, error) {
@@ -324,7 +322,8 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 
 // outfit makes Runner's directories and asks for the programs that Runner's scripts call.
 func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name string) error {
-	script := fmt.Sprintf("mkdir -p %s %s || exit 3; for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done",
+	// The agent answers before the system is up.
+	script := fmt.Sprintf("if [ -d /run/systemd/system ]; then systemctl is-system-running --wait >/dev/null 2>&1; fi; mkdir -p %s %s || exit 3; for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done",
 		guest.Quote(d.Settings.Guest.BuildsDir), guest.Quote(d.Settings.Guest.CacheDir))
 	var out, said strings.Builder
 	err := s.Exec(ctx, guest.Command{Args: []string{"sh", "-c", script}, Stdout: &out, Stderr: &said})

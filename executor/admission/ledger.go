@@ -217,6 +217,9 @@ func (l *Ledger) Rename(ctx context.Context, id string, to Request) error {
 		if e == nil {
 			return false, fault.Outsidef("ledger of the executor: there is no entry %q to rename", id)
 		}
+		if more := lacking(to.Need, e.Need); more != "" && len(b.Waiting) > 0 {
+			return false, fault.Outsidef("ledger of the executor: %s cannot become %s while others wait: %s", id, to.ID, more)
+		}
 		if lacks := lacking(to.Need, add(e.Need, subtract(l.budget, b.used()))); lacks != "" {
 			return false, fault.Outsidef("ledger of the executor: %s cannot become %s: %s", id, to.ID, lacks)
 		}
@@ -274,15 +277,24 @@ type Snapshot struct {
 	Free    settings.Resources `json:"free"`
 	Entries []Entry            `json:"entries"`
 	Waiting []Waiter           `json:"waiting"`
+	// Lacks says what there is too little of for the first that waits, in the budget or on the host.
+	Lacks string `json:"lacks,omitempty"`
 }
 
 // Snapshot reads the ledger. Only the living wait in it.
 func (l *Ledger) Snapshot(ctx context.Context) (Snapshot, error) {
 	var s Snapshot
-	err := l.change(ctx, func(b *book) (bool, error) {
+	spare, err := l.spare(ctx)
+	if err != nil {
+		return s, err
+	}
+	err = l.change(ctx, func(b *book) (bool, error) {
 		b.Waiting = slices.DeleteFunc(b.Waiting, func(w Waiter) bool { return !l.held(ticketName(w.Ticket)) })
 		used := b.used()
 		s = Snapshot{Budget: l.budget, Used: used, Free: subtract(l.budget, used), Entries: b.Entries, Waiting: b.Waiting}
+		if len(b.Waiting) > 0 {
+			s.Lacks = l.lacks(b, b.Waiting[0].Need, spare)
+		}
 		return false, nil
 	})
 	return s, err

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -21,6 +23,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
 // TestMain is also a driver process that counts and ends.
@@ -209,5 +212,34 @@ func TestDocumented(t *testing.T) {
 		if !strings.Contains(string(text), "`debcloud_executor_"+name) {
 			t.Errorf("docs/executor.md does not tell of debcloud_executor_%s", name)
 		}
+	}
+}
+
+func TestServe(t *testing.T) {
+	r, err := Open(settingsIn(t.TempDir()), nil, "v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	at := make(chan net.Addr, 1)
+	ended := make(chan error, 1)
+	go func() { ended <- r.Serve(ctx, "127.0.0.1:0", func(a net.Addr) { at <- a }) }()
+	address := (<-at).String()
+	for path, want := range map[string]int{"/metrics": 200, "/": 404} {
+		answer, err := http.Get("http://" + address + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = answer.Body.Close()
+		if answer.StatusCode != want {
+			t.Errorf("%s: %s", path, answer.Status)
+		}
+	}
+	if err := r.Serve(ctx, address, nil); fault.KindOf(err) != fault.Outside {
+		t.Errorf("an address that is taken: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }

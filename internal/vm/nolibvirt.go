@@ -51,5 +51,7 @@ func (c *connection) describe(context.Context, string) (string, error)    { retu
 func (c *connection) ensureFilter(context.Context, string, string) error  { return withoutLibvirt() }
 func (c *connection) ensureNetwork(context.Context, string, string) error { return withoutLibvirt() }
 
+func (c *connection) survey(context.Context) (Survey, error) { return Survey{}, withoutLibvirt() }
+
 func absent(error) bool   { return false }
 func unmarked(error) bool { return false }
