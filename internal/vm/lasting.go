@@ -157,6 +157,9 @@ type Lasting struct {
 	Metadata []byte
 }
 
+// Stopping is the reason of a domain that is about to stop, before it is known why.
+const Stopping = "stopping"
+
 // List returns the Node's domains, running or not, in no order. Domains without metadata of its namespace are not listed.
 func (n *Node) List(ctx context.Context) ([]Lasting, error) {
 	return n.conn.list(ctx, n.options.Namespace)

@@ -273,6 +273,8 @@ func reasonWord(state libvirt.DomainState, reason int) string {
 		return orDefault(onReasons[libvirt.DomainRunningReason(reason)], "unknown")
 	case libvirt.DOMAIN_CRASHED:
 		return "crashed"
+	case libvirt.DOMAIN_SHUTDOWN:
+		return Stopping
 	case libvirt.DOMAIN_PAUSED:
 		return "paused"
 	}
