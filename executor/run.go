@@ -52,7 +52,7 @@ const grace = 10 * time.Second
 
 func (d *Driver) execute(ctx context.Context, s *guest.SSH, m machine, script io.Reader, stage string) error {
 	name := m.Lasting.Name
-	alive, stop := watchPulse(ctx, s)
+	alive, stop := d.watchPulse(ctx, s, name)
 	defer stop()
 	listener := &ear{stage: stage}
 	begun := time.Now()
@@ -104,26 +104,33 @@ func (d *Driver) note(err error) {
 
 const (
 	pulseEvery = 15 * time.Second
+	pulseWait  = 20 * time.Second
 	// pulseLimit is long, because a guest that is busy may be slow: a full disk or a fork bomb is not the end of a VM yet.
 	pulseLimit = 2 * time.Minute
 )
 
-// watchPulse ends the context when the agent does not answer any more: a virtio-serial port tells nothing when the guest
-// has closed it.
-func watchPulse(ctx context.Context, s *guest.SSH) (context.Context, context.CancelFunc) {
+// watchPulse ends the context when the agent does not answer any more: a virtio-serial port does not end when the guest
+// has closed it. Where QEMU knows that it has, that is the end; else the agent gets pulseLimit.
+func (d *Driver) watchPulse(ctx context.Context, s *guest.SSH, name string) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
-		for {
+		heard := time.Now()
+		for ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
 				return
 			case <-time.After(pulseEvery):
 			}
-			limited, stop := context.WithTimeout(ctx, pulseLimit)
+			limited, stop := context.WithTimeout(ctx, pulseWait)
 			err := s.Ping(limited)
 			stop()
-			if err != nil && ctx.Err() == nil {
-				cancel(fmt.Errorf("the agent has not answered for %v: %w", pulseLimit, err))
+			if err == nil {
+				heard = time.Now()
+				continue
+			}
+			on, lookErr := d.node.ChannelConnected(ctx, name, guest.AgentPort)
+			if closed := lookErr == nil && !on; (closed || time.Since(heard) > pulseLimit) && ctx.Err() == nil {
+				cancel(fmt.Errorf("the agent has not answered for %v: %w", time.Since(heard).Round(time.Second), err))
 				_ = s.Close()
 				return
 			}

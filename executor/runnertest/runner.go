@@ -31,7 +31,7 @@ type Runner struct {
 	// Pause is between the attempts to prepare.
 	Pause time.Duration
 	// Before is called before each call of the driver. Nil: nothing.
-	Before func(call string)
+	Before func(call string) `json:"-"`
 }
 
 // Variable is one variable of a job.

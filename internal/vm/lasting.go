@@ -279,7 +279,7 @@ func (n *Node) over(ctx context.Context, name string) bool {
 	return !known || d.State != Running
 }
 
-const watchPause = 500 * time.Millisecond
+const watchPause = time.Second
 
 // ChannelConnected tells whether a program in the guest has the channel's port open.
 func (n *Node) ChannelConnected(ctx context.Context, name, channel string) (bool, error) {
