@@ -155,8 +155,9 @@ func TestOver(t *testing.T) {
 		{"its deadline has passed", with(func(m *Mark) { m.Deadline = time.Now().Add(-time.Second) }), true},
 		{"its Runner was killed", with(func(m *Mark) { m.Runner.Start-- }), true},
 		{"Runner has removed its directory", with(func(m *Mark) { m.Attempt = here + "/gone" }), true},
-		{"a warm one has no Runner", Mark{For: forPool, Deadline: time.Now().Add(time.Hour)}, false},
-		{"a warm one grows old", Mark{For: forPool, Deadline: time.Now().Add(-time.Second)}, true},
+		{"a warm one has no Runner", Mark{For: forPool, Runner: process.This(), Deadline: time.Now().Add(time.Hour)}, false},
+		{"a warm one grows old", Mark{For: forPool, Runner: process.This(), Deadline: time.Now().Add(-time.Second)}, true},
+		{"nobody looks after a warm one", Mark{For: forPool, Deadline: time.Now().Add(time.Hour)}, true},
 		{"a sibling whose job is gone", with(func(m *Mark) { m.For, m.Of = forTestbed, "gone" }), true},
 		{"what cannot be read", Mark{}, false},
 	} {

@@ -41,22 +41,34 @@ func (d *Driver) Prepare(ctx context.Context) error {
 	if err := d.removeEarlier(ctx, o); err != nil {
 		return err
 	}
-	name, ok, err := d.claim(ctx, o)
-	if err != nil {
-		return err
+	name, warm := d.claim(ctx, o)
+	if warm && d.furnishOrRemove(ctx, name, o, true) != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		warm = false // as if none had stood ready
 	}
-	if !ok {
+	var waited time.Duration
+	if !warm {
 		name = o.spec.Name
-		if err := d.boot(ctx, o); err != nil {
+		if waited, err = d.boot(ctx, o); err != nil {
+			return err
+		}
+		if err := d.furnishOrRemove(ctx, name, o, false); err != nil {
 			return err
 		}
 	}
-	if err := d.furnish(ctx, name, o, ok); err != nil {
-		d.Log.ErrorContext(ctx, "a virtual machine is no good", "domain", name, "job", o.job.ID, "image", o.image, "error", err, "qemu", d.node.DaemonLog(name))
-		return errors.Join(err, d.remove(ctx, name))
-	}
-	d.ready(ctx, name, o, ok, time.Since(begun))
+	d.ready(ctx, name, o, warm, time.Since(begun)-waited)
 	return nil
+}
+
+func (d *Driver) furnishOrRemove(ctx context.Context, name string, o order, warm bool) error {
+	err := d.furnish(ctx, name, o, warm)
+	if err == nil {
+		return nil
+	}
+	d.Log.ErrorContext(ctx, "a virtual machine is no good", "domain", name, "warm", warm, "job", o.job.ID, "image", o.image, "error", err, "qemu", d.node.DaemonLog(name))
+	return errors.Join(err, d.remove(ctx, name))
 }
 
 func (d *Driver) ready(ctx context.Context, name string, o order, warm bool, took time.Duration) {
@@ -246,9 +258,9 @@ func (d *Driver) removeEarlier(ctx context.Context, o order) error {
 }
 
 // claim takes a warm VM, if there is one.
-func (d *Driver) claim(ctx context.Context, o order) (string, bool, error) {
+func (d *Driver) claim(ctx context.Context, o order) (string, bool) {
 	if d.Claim == nil {
-		return "", false, nil
+		return "", false
 	}
 	name, ok, err := d.Claim(ctx, Want{
 		Image: o.image, Digest: o.base.Digest, Class: o.job.Class, Machine: o.machine, Testbed: o.job.Testbed,
@@ -256,23 +268,23 @@ func (d *Driver) claim(ctx context.Context, o order) (string, bool, error) {
 	})
 	if err != nil {
 		d.Log.WarnContext(ctx, "the warm pool cannot be asked", "error", err)
-		return "", false, nil
+		return "", false
 	}
-	return name, ok, nil
+	return name, ok
 }
 
-// boot waits for room on the host and starts the VM.
-func (d *Driver) boot(ctx context.Context, o order) error {
+// boot waits for room on the host, starts the VM and tells how long it waited.
+func (d *Driver) boot(ctx context.Context, o order) (time.Duration, error) {
 	grant, err := d.admit(ctx, o)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer grant.Done()
 	if err := d.node.Create(ctx, o.spec); err != nil {
 		d.Log.ErrorContext(ctx, "a virtual machine does not start", "domain", o.spec.Name, "job", o.job.ID, "error", err)
-		return errors.Join(err, d.remove(ctx, o.spec.Name))
+		return 0, errors.Join(err, d.remove(ctx, o.spec.Name))
 	}
-	return nil
+	return grant.Waited, nil
 }
 
 func (d *Driver) admit(ctx context.Context, o order) (*admission.Grant, error) {
@@ -316,6 +328,9 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 	}
 	if err := s.Identify(ctx, identity); err != nil {
 		return d.diagnose(ctx, name, err)
+	}
+	if warm {
+		return nil // the pool has outfitted it
 	}
 	return d.outfit(ctx, s, name)
 }

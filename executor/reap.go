@@ -76,8 +76,10 @@ func over(m machine, all []machine) string {
 		return "" // metadata that cannot be read: somebody has to look
 	case !m.Deadline.IsZero() && time.Now().After(m.Deadline):
 		return "its deadline has passed"
-	case m.For == forPool:
+	case m.For == forPool && m.Runner.Runs():
 		return "" // the pool's, until its deadline
+	case m.For == forPool:
+		return "the service that kept it ready is gone" // and nobody makes it yield
 	case m.For == forTestbed && !exists(all, m.Of):
 		return "its job's virtual machine is gone"
 	case !m.Runner.Runs():

@@ -149,3 +149,23 @@ func (d *Driver) warm(ctx context.Context, domain string) (Mark, error) {
 	}
 	return m, nil
 }
+
+// Digest returns that of the disk image which an image of the settings is now, "" for a file.
+func (d *Driver) Digest(ctx context.Context, image string) (string, error) {
+	if err := d.connect(ctx); err != nil {
+		return "", err
+	}
+	name, i, err := d.Settings.ImageFor(image)
+	if err != nil {
+		return "", err
+	}
+	b, err := d.base(ctx, name, i)
+	return b.Digest, err
+}
+
+// Anew returns the same Driver with a connection of its own.
+func (d *Driver) Anew() *Driver {
+	other := *d
+	other.node = nil
+	return &other
+}

@@ -16,6 +16,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/hostlog"
 	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
+	"salsa.debian.org/cloud-team/debcloud/executor/pool"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/executor/tools"
 	"salsa.debian.org/cloud-team/debcloud/executor/vmimage"
@@ -48,7 +49,7 @@ log and the details in the host's.`,
 			return d.Run(ctx, args[0], args[1])
 		}),
 		newStageCommand(&path, "cleanup", "Take a job's VM away", 0, func(ctx context.Context, d *executor.Driver, _ []string) error { return d.Cleanup(ctx) }),
-		newReapCommand(&path), newStatusCommand(&path), newExecutorImageCommand(), newCheckConfigCommand(&path),
+		newReapCommand(&path), newStatusCommand(&path), newExecutorImageCommand(), newCheckConfigCommand(&path), newPoolCommand(&path),
 	)
 	return c
 }
@@ -101,8 +102,13 @@ func withDriver(c *cobra.Command, path string, e executor.Environment, use func(
 	if err != nil {
 		return err
 	}
+	store, err := pool.Open(s)
+	if err != nil {
+		return err
+	}
 	d := &executor.Driver{
 		Settings: s, Environment: e, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr(), Log: log, Version: version(), Metrics: recorder,
+		Claim: store.Claims(ledger, s),
 		Tools: toolsDisk(s), Imported: importedImage, WriteSeed: tools.WriteSeed,
 	}
 	defer d.Close()

@@ -2,8 +2,6 @@ package pool
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,22 +13,54 @@ import (
 
 	"github.com/fsnotify/fsnotify"
 
+	"salsa.debian.org/cloud-team/debcloud/executor"
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
-// VMs makes and unmakes them: the driver.
+// VMs makes and unmakes them: *executor.Driver.
 type VMs interface {
-	// Boot defines a domain of that name whose metadata say that it is nobody's, and returns when its agent answers. What
-	// it has begun it takes away when it fails or ctx ends. defined is called once the domain exists.
-	Boot(ctx context.Context, name string, k Kind, deadline time.Time, defined func()) error
-	// Check asks a VM's agent whether it is well.
-	Check(ctx context.Context, name string) error
-	// Remove takes a domain away, with its share of the host. One that is gone is no error.
-	Remove(ctx context.Context, name string) error
-	// Unclaimed names the domains whose metadata say that they are nobody's.
-	Unclaimed(ctx context.Context) (map[string]bool, error)
+	BootWarm(ctx context.Context, w executor.WarmSpec) (domain string, err error)
+	Warm(ctx context.Context) ([]executor.WarmVM, error)
+	Healthy(ctx context.Context, domain string) error
+	Discard(ctx context.Context, domain string) error
+}
+
+// Driver connects anew for each call, so that the service outlives a restart of libvirtd.
+type Driver struct{ *executor.Driver }
+
+func with[T any](n Driver, call func(*executor.Driver) (T, error)) (T, error) {
+	d := n.Anew()
+	defer d.Close()
+	return call(d)
+}
+
+// BootWarm is executor.Driver's.
+func (n Driver) BootWarm(ctx context.Context, w executor.WarmSpec) (string, error) {
+	return with(n, func(d *executor.Driver) (string, error) { return d.BootWarm(ctx, w) })
+}
+
+// Warm is executor.Driver's.
+func (n Driver) Warm(ctx context.Context) ([]executor.WarmVM, error) {
+	return with(n, func(d *executor.Driver) ([]executor.WarmVM, error) { return d.Warm(ctx) })
+}
+
+// Healthy is executor.Driver's.
+func (n Driver) Healthy(ctx context.Context, domain string) error {
+	_, err := with(n, func(d *executor.Driver) (any, error) { return nil, d.Healthy(ctx, domain) })
+	return err
+}
+
+// Digest is executor.Driver's.
+func (n Driver) Digest(ctx context.Context, image string) (string, error) {
+	return with(n, func(d *executor.Driver) (string, error) { return d.Digest(ctx, image) })
+}
+
+// Discard is executor.Driver's.
+func (n Driver) Discard(ctx context.Context, domain string) error {
+	_, err := with(n, func(d *executor.Driver) (any, error) { return nil, d.Discard(ctx, domain) })
+	return err
 }
 
 // Keeper keeps as many VMs ready as the settings say.
@@ -39,11 +69,9 @@ type Keeper struct {
 	Ledger   *admission.Ledger
 	Store    *Store
 	VMs      VMs
-	// Base returns what changes with the content of an image of the allow-list: its digest.
-	Base func(ctx context.Context, image string) (string, error)
-	Log  *slog.Logger
-	// Prefix begins the names of domains.
-	Prefix string
+	// Digest returns that of an image of the allow-list now, "" for a file.
+	Digest func(ctx context.Context, image string) (string, error)
+	Log    *slog.Logger
 	// Now is the clock. Nil: time.Now.
 	Now func() time.Time
 
@@ -55,11 +83,7 @@ type Keeper struct {
 }
 
 // boot is the VM that is just being made: one at a time, to leave the host to the jobs.
-type boot struct {
-	name   string
-	kind   Kind
-	cancel context.CancelCauseFunc
-}
+type boot struct{ cancel context.CancelCauseFunc }
 
 // failure makes the next boot of an image wait.
 type failure struct {
@@ -172,7 +196,8 @@ func (k *Keeper) tidy(ctx context.Context) error {
 		}
 	}
 	before := k.Store.records(ready)
-	unclaimed, err := k.VMs.Unclaimed(ctx)
+	booting := k.isBooting()
+	unclaimed, err := k.unclaimed(ctx)
 	if err != nil {
 		return err
 	}
@@ -195,12 +220,22 @@ func (k *Keeper) tidy(ctx context.Context) error {
 		}
 	}
 	for name := range unclaimed {
-		if !known[name] && !k.isBooting(name) {
+		if !known[name] && !booting && !k.isBooting() { // else it may be that one
 			k.Log.WarnContext(ctx, "removing a VM that somebody was killed with", "domain", name)
 			errs = append(errs, k.remove(ctx, name))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// unclaimed names the domains whose metadata say that they are nobody's.
+func (k *Keeper) unclaimed(ctx context.Context) (map[string]bool, error) {
+	all, err := k.VMs.Warm(ctx)
+	found := make(map[string]bool)
+	for _, v := range all {
+		found[v.Domain] = true
+	}
+	return found, err
 }
 
 // drop forgets a ready VM that is gone, if nobody claimed it meanwhile.
@@ -213,7 +248,7 @@ func (k *Keeper) drop(ctx context.Context, name string) {
 }
 
 func (k *Keeper) remove(ctx context.Context, name string) error {
-	if err := k.VMs.Remove(ctx, name); err != nil {
+	if err := k.VMs.Discard(ctx, name); err != nil {
 		return fmt.Errorf("warm VM %s stays: %w", name, err)
 	}
 	k.Store.forget(name)
@@ -224,7 +259,7 @@ func (k *Keeper) remove(ctx context.Context, name string) error {
 func (k *Keeper) wanted(ctx context.Context) (map[Kind]int, error) {
 	wanted := make(map[Kind]int)
 	for _, w := range k.Settings.WarmPool.VMs {
-		base, err := k.Base(ctx, w.Image)
+		digest, err := k.Digest(ctx, w.Image)
 		if err != nil {
 			return nil, err
 		}
@@ -232,7 +267,7 @@ func (k *Keeper) wanted(ctx context.Context) (map[Kind]int, error) {
 		if err != nil {
 			return nil, err
 		}
-		wanted[Kind{Image: w.Image, Base: base, Class: w.Refs, Machine: machine}] += w.Count
+		wanted[Kind{Image: w.Image, Digest: digest, Class: w.Refs, Machine: machine}] += w.Count
 	}
 	return wanted, nil
 }
@@ -269,7 +304,7 @@ func (k *Keeper) retire(ctx context.Context, wanted map[Kind]int, checkAll bool)
 func (k *Keeper) check(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, k.Settings.Agent.Connect)
 	defer cancel()
-	return k.VMs.Check(ctx, name)
+	return k.VMs.Healthy(ctx, name)
 }
 
 // takeAway removes a ready VM; false where a job was faster.
@@ -310,7 +345,7 @@ func (k *Keeper) yield(ctx context.Context) (bool, error) {
 
 // refill begins to boot one VM that is missing.
 func (k *Keeper) refill(ctx context.Context, wanted map[Kind]int) error {
-	if k.isBooting("") || ctx.Err() != nil {
+	if k.isBooting() || ctx.Err() != nil {
 		return nil
 	}
 	have := make(map[Kind]int)
@@ -318,56 +353,44 @@ func (k *Keeper) refill(ctx context.Context, wanted map[Kind]int) error {
 		have[r.Kind]++
 	}
 	for kind, count := range wanted {
-		if have[kind] >= count || k.now().Before(k.failureOf(kind.Image).until) {
-			continue
-		}
-		begun, err := k.begin(ctx, kind)
-		if begun || err != nil {
-			return err
+		if have[kind] < count && !k.now().Before(k.failureOf(kind.Image).until) {
+			k.begin(ctx, kind)
+			return nil
 		}
 	}
 	return nil
 }
 
-// begin boots a VM beside, where the host has room for it.
-func (k *Keeper) begin(ctx context.Context, kind Kind) (bool, error) {
-	suffix := make([]byte, 6)
-	_, _ = rand.Read(suffix) // it never fails
-	name := k.Prefix + hex.EncodeToString(suffix)
-	grant, err := k.Ledger.Try(ctx, admission.Request{ID: name, Class: admission.Warm, Need: need(kind.Machine), For: "warm pool, image " + kind.Image})
-	if err != nil || grant == nil {
-		return false, err
-	}
+// begin boots a VM beside.
+func (k *Keeper) begin(ctx context.Context, kind Kind) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	k.mu.Lock()
-	k.booting = &boot{name: name, kind: kind, cancel: cancel}
+	k.booting = &boot{cancel}
 	k.mu.Unlock()
 	k.boots.Go(func() {
 		defer cancel(nil)
-		k.finish(ctx, name, kind, k.boot(ctx, name, kind, grant))
+		booted, err := k.boot(ctx, kind)
+		k.finish(ctx, kind, booted, err)
 	})
-	return true, nil
 }
 
-func (k *Keeper) boot(ctx context.Context, name string, kind Kind, grant *admission.Grant) error {
-	defer grant.Done()
+// boot returns false where the host has no room for a VM that nobody has asked for.
+func (k *Keeper) boot(ctx context.Context, kind Kind) (bool, error) {
 	begun := k.now()
-	if err := k.VMs.Boot(ctx, name, kind, begun.Add(k.Settings.WarmPool.MaxAge+time.Hour), grant.Done); err != nil {
-		return err
+	name, err := k.VMs.BootWarm(ctx, executor.WarmSpec{Image: kind.Image, Class: kind.Class, Deadline: begun.Add(k.Settings.WarmPool.MaxAge + time.Hour)})
+	if err != nil || name == "" {
+		return false, err
 	}
 	if err := context.Cause(ctx); err != nil {
-		return err
+		return false, errors.Join(err, k.VMs.Discard(context.WithoutCancel(ctx), name))
 	}
 	k.Log.InfoContext(ctx, "a VM stands ready", "domain", name, "image", kind.Image, "class", kind.Class, "seconds", k.now().Sub(begun).Seconds())
-	return k.Store.put(Record{Name: name, Kind: kind, Booted: k.now()})
+	return true, k.Store.put(Record{Name: name, Kind: kind, Booted: k.now()})
 }
 
-// finish notes how a boot ended, and leaves nothing of one that failed.
-func (k *Keeper) finish(ctx context.Context, name string, kind Kind, err error) {
+// finish notes how a boot ended.
+func (k *Keeper) finish(ctx context.Context, kind Kind, booted bool, err error) {
 	cause := context.Cause(ctx)
-	if err != nil {
-		err = errors.Join(err, k.VMs.Remove(context.WithoutCancel(ctx), name))
-	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.booting = nil
@@ -381,6 +404,9 @@ func (k *Keeper) finish(ctx context.Context, name string, kind Kind, err error) 
 		k.failures[kind.Image] = f
 		k.Log.ErrorContext(ctx, "a VM for the warm pool does not boot", "image", kind.Image, "next", f.until, "error", err)
 	}
+	if !booted && err == nil {
+		return // until the ledger changes
+	}
 	select {
 	case k.ended <- struct{}{}:
 	default:
@@ -393,11 +419,11 @@ func (k *Keeper) failureOf(image string) failure {
 	return k.failures[image]
 }
 
-// isBooting tells whether that VM, or with "" any, is being made.
-func (k *Keeper) isBooting(name string) bool {
+// isBooting tells whether a VM is being made.
+func (k *Keeper) isBooting() bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.booting != nil && (name == "" || k.booting.name == name)
+	return k.booting != nil
 }
 
 func (k *Keeper) cancelBoot(cause error) bool {

@@ -25,8 +25,8 @@ import (
 // Kind is what makes two VMs interchangeable.
 type Kind struct {
 	Image string `json:"image"` // name in the allow-list
-	// Base is the image's digest, or what else changes with its content.
-	Base string `json:"base"`
+	// Digest is that of the disk image, "" for a file.
+	Digest string `json:"digest,omitempty"`
 	// Class is the ref class whose network it is plugged into.
 	Class   string           `json:"class"`
 	Machine settings.Machine `json:"machine"`

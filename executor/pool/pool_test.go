@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"salsa.debian.org/cloud-team/debcloud/executor"
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 )
@@ -27,27 +28,39 @@ type memory struct {
 	fails error
 	slow  chan struct{} // a boot waits for it
 	tries int
+	named int
 	l     *admission.Ledger
 }
 
-func (m *memory) Boot(ctx context.Context, name string, _ Kind, _ time.Time, defined func()) error {
+func (m *memory) BootWarm(ctx context.Context, w executor.WarmSpec) (string, error) {
+	m.mu.Lock()
+	m.named++
+	name := fmt.Sprintf("warm-%d", m.named)
+	fails, slow := m.fails, m.slow
+	m.mu.Unlock()
+	g, err := m.l.Try(ctx, admission.Request{ID: name, Class: admission.Warm, Need: need(settings.Machine{CPUs: 2, Memory: 4 << 30, Disk: 20 << 30})})
+	if g == nil {
+		return "", err
+	}
+	defer g.Done()
 	m.mu.Lock()
 	m.tries++
 	m.vms[name] = true
-	fails, slow := m.fails, m.slow
 	m.mu.Unlock()
-	defined()
 	if slow != nil {
 		select {
 		case <-slow:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			fails = context.Cause(ctx)
 		}
 	}
-	return fails
+	if fails != nil {
+		return "", errors.Join(fails, m.Discard(context.WithoutCancel(ctx), name))
+	}
+	return name, nil
 }
 
-func (m *memory) Check(_ context.Context, name string) error {
+func (m *memory) Healthy(_ context.Context, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.sick[name] {
@@ -56,20 +69,20 @@ func (m *memory) Check(_ context.Context, name string) error {
 	return nil
 }
 
-func (m *memory) Remove(ctx context.Context, name string) error {
+func (m *memory) Discard(ctx context.Context, name string) error {
 	m.mu.Lock()
 	delete(m.vms, name)
 	m.mu.Unlock()
 	return m.l.Release(ctx, name)
 }
 
-func (m *memory) Unclaimed(context.Context) (map[string]bool, error) {
+func (m *memory) Warm(context.Context) ([]executor.WarmVM, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	found := make(map[string]bool)
+	var found []executor.WarmVM
 	for name, nobodys := range m.vms {
 		if nobodys {
-			found[name] = true
+			found = append(found, executor.WarmVM{Domain: name})
 		}
 	}
 	return found, nil
@@ -106,7 +119,7 @@ func newHost(t *testing.T, count int) *host {
 	t.Helper()
 	s := settings.Default()
 	s.State = t.TempDir()
-	s.WarmPool.VMs = []settings.Warm{{Image: "trixie", Refs: settings.Protected, Count: count}}
+	s.WarmPool.VMs = []settings.Warm{{Image: "runner", Refs: settings.Protected, Count: count}}
 	return hostOf(t, s)
 }
 
@@ -123,8 +136,8 @@ func hostOf(t *testing.T, s *settings.Settings) *host {
 	h := &host{memory: &memory{vms: make(map[string]bool), sick: make(map[string]bool), l: l}}
 	h.base.Store("v1")
 	h.Keeper = &Keeper{
-		Settings: s, Ledger: l, Store: store, VMs: h.memory, Log: slog.New(slog.DiscardHandler), Prefix: "warm-",
-		Base:     func(context.Context, string) (string, error) { return h.base.Load().(string), nil },
+		Settings: s, Ledger: l, Store: store, VMs: h.memory, Log: slog.New(slog.DiscardHandler),
+		Digest:   func(context.Context, string) (string, error) { return h.base.Load().(string), nil },
 		failures: make(map[string]failure), ended: make(chan struct{}, 1),
 	}
 	return h
@@ -155,7 +168,7 @@ func (h *host) invariant(t *testing.T) {
 		records = append(records, r.Name)
 	}
 	slices.Sort(records)
-	unclaimed, _ := h.memory.Unclaimed(t.Context())
+	unclaimed, _ := h.unclaimed(t.Context())
 	if !slices.Equal(records, slices.Sorted(maps.Keys(unclaimed))) {
 		t.Errorf("ready are %v, there are %v", records, unclaimed)
 	}
@@ -175,7 +188,7 @@ func (h *host) invariant(t *testing.T) {
 }
 
 func (h *host) claimer() Claimer {
-	return Claimer{Kind: Kind{Image: "trixie", Base: h.base.Load().(string), Class: settings.Protected,
+	return Claimer{Kind: Kind{Image: "runner", Digest: h.base.Load().(string), Class: settings.Protected,
 		Machine: settings.Machine{CPUs: 2, Memory: 4 << 30, Disk: 20 << 30}}, For: "job 1 of a/b"}
 }
 
@@ -206,7 +219,7 @@ func TestFillClaimRefill(t *testing.T) {
 		{"of another size", func(c *Claimer) { c.Machine.CPUs = 1 }},
 		{"on another network", func(c *Claimer) { c.Class = settings.Fork }},
 		{"of another image", func(c *Claimer) { c.Image = "sid" }},
-		{"of a newer image", func(c *Claimer) { c.Base = "v2" }},
+		{"of a newer image", func(c *Claimer) { c.Digest = "v2" }},
 	} {
 		c := h.claimer()
 		row.change(&c)
@@ -289,7 +302,7 @@ func TestRetire(t *testing.T) {
 		t.Errorf("one is wanted, there are %v", now)
 	}
 	gone := h.memory.names()[0]
-	if err := h.memory.Remove(t.Context(), gone); err != nil {
+	if err := h.memory.Discard(t.Context(), gone); err != nil {
 		t.Fatal(err)
 	}
 	h.work(t, false)
@@ -304,7 +317,7 @@ func TestYield(t *testing.T) {
 	h.work(t, false)
 	h.Settings.WarmPool.VMs[0].Count = 4
 	h.memory.slow = make(chan struct{})
-	if err := h.pass(t.Context(), false); err != nil || !h.isBooting("") {
+	if err := h.pass(t.Context(), false); err != nil || !h.isBooting() {
 		t.Fatalf("a fourth is not being made: %v", err)
 	}
 	served := make(chan error)
@@ -361,7 +374,7 @@ func TestFailedBoots(t *testing.T) {
 		if h.memory.tries != before+1 {
 			t.Fatalf("%d boots at once", h.memory.tries-before)
 		}
-		pause := h.failureOf("trixie").until.Sub(clock)
+		pause := h.failureOf("runner").until.Sub(clock)
 		pauses = append(pauses, pause)
 		clock = clock.Add(pause)
 	}
@@ -373,7 +386,7 @@ func TestFailedBoots(t *testing.T) {
 	}
 	h.memory.fails = nil
 	h.work(t, false)
-	if len(h.memory.names()) != 1 || h.failureOf("trixie").count != 0 {
+	if len(h.memory.names()) != 1 || h.failureOf("runner").count != 0 {
 		t.Error("it did not recover")
 	}
 }
