@@ -16,7 +16,8 @@ GO_PACKAGES = ca-certificates gcc git golang-go libc6-dev
 RUN_PACKAGES = $(GO_PACKAGES) \
 	debootstrap dosfstools e2fsprogs eatmydata fai-server file mmdebstrap mtools xz-utils \
 	libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system ovmf qemu-system-x86 qemu-utils tini
-TEST_PACKAGES = $(RUN_PACKAGES) chromium grub-pc-bin libarchive-tools npm python3 rsync shellcheck
+TEST_PACKAGES = $(RUN_PACKAGES) busybox-static chromium cpio dnsmasq-base \
+	fdisk grub-common grub-pc-bin iptables kmod libarchive-tools npm python3 rsync shellcheck
 
 .PHONY: help
 help: ## list the targets

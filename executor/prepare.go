@@ -10,6 +10,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/executor/tools"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
@@ -47,16 +48,17 @@ func (d *Driver) Prepare(ctx context.Context) error {
 		}
 		warm = false // as if none had stood ready
 	}
+	var waited time.Duration
 	if !warm {
 		name = o.spec.Name
-		if err := d.boot(ctx, o); err != nil {
+		if waited, err = d.boot(ctx, o); err != nil {
 			return err
 		}
 		if err := d.furnishOrRemove(ctx, name, o, false); err != nil {
 			return err
 		}
 	}
-	d.ready(ctx, name, o, warm, time.Since(begun))
+	d.ready(ctx, name, o, warm, time.Since(begun)-waited)
 	return nil
 }
 
@@ -197,14 +199,11 @@ func (d *Driver) spec(ctx context.Context, name string, mark Mark, b Base, i set
 		if err != nil {
 			return s, err
 		}
-		s.Disks = append(s.Disks, vm.Disk{Path: path, Serial: toolsSerial})
+		s.Disks = append(s.Disks, vm.Disk{Path: path, Serial: tools.Serial})
 	}
 	s.Network, err = d.attachment(ctx, n)
 	return s, err
 }
-
-// toolsSerial is the serial number by which the guest finds the tools disk.
-const toolsSerial = "debcloud-tools"
 
 // attachment joins a VM to a network, which is made where there is none.
 func (d *Driver) attachment(ctx context.Context, n settings.Network) (vm.Attachment, error) {
@@ -274,18 +273,18 @@ func (d *Driver) claim(ctx context.Context, o order) (string, bool) {
 	return name, ok
 }
 
-// boot waits for room on the host and starts the VM.
-func (d *Driver) boot(ctx context.Context, o order) error {
+// boot waits for room on the host, starts the VM and tells how long it waited.
+func (d *Driver) boot(ctx context.Context, o order) (time.Duration, error) {
 	grant, err := d.admit(ctx, o)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer grant.Done()
 	if err := d.node.Create(ctx, o.spec); err != nil {
 		d.Log.ErrorContext(ctx, "a virtual machine does not start", "domain", o.spec.Name, "job", o.job.ID, "error", err)
-		return errors.Join(err, d.remove(ctx, o.spec.Name))
+		return 0, errors.Join(err, d.remove(ctx, o.spec.Name))
 	}
-	return nil
+	return grant.Waited, nil
 }
 
 func (d *Driver) admit(ctx context.Context, o order) (*admission.Grant, error) {
@@ -330,12 +329,16 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 	if err := s.Identify(ctx, identity); err != nil {
 		return d.diagnose(ctx, name, err)
 	}
+	if warm {
+		return nil // the pool has outfitted it
+	}
 	return d.outfit(ctx, s, name)
 }
 
 // outfit makes Runner's directories and asks for the programs that Runner's scripts call.
 func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name string) error {
-	script := fmt.Sprintf("mkdir -p %s %s || exit 3; for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done",
+	// The agent answers before the system is up.
+	script := fmt.Sprintf("if [ -d /run/systemd/system ]; then systemctl is-system-running --wait >/dev/null 2>&1; fi; mkdir -p %s %s || exit 3; for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done",
 		guest.Quote(d.Settings.Guest.BuildsDir), guest.Quote(d.Settings.Guest.CacheDir))
 	var out, said strings.Builder
 	err := s.Exec(ctx, guest.Command{Args: []string{"sh", "-c", script}, Stdout: &out, Stderr: &said})

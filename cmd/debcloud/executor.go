@@ -18,6 +18,8 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/executor/pool"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/executor/tools"
+	"salsa.debian.org/cloud-team/debcloud/executor/vmimage"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
@@ -107,9 +109,46 @@ func withDriver(c *cobra.Command, path string, e executor.Environment, use func(
 	d := &executor.Driver{
 		Settings: s, Environment: e, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr(), Log: log, Version: version(), Metrics: recorder,
 		Claim: store.Claims(ledger, s),
+		Tools: toolsDisk(s), Imported: importedImage, WriteSeed: tools.WriteSeed,
 	}
 	defer d.Close()
 	return use(d)
+}
+
+// The agent of job VMs is a debcloud without cgo, where the Debian package has it or where the variable says.
+const (
+	agentVariable = "DEBCLOUD_EXECUTOR_AGENT"
+	agentProgram  = "/usr/lib/debcloud/debcloud"
+)
+
+// toolsDisk makes the tools disk of the agent and the host's gitlab-runner. It is nil where the host has no agent: then
+// VM images need one of their own.
+func toolsDisk(s *settings.Settings) func(context.Context) (string, error) {
+	agent := os.Getenv(agentVariable)
+	if agent == "" {
+		agent = agentProgram
+		if _, err := os.Stat(agent); err != nil {
+			return nil
+		}
+	}
+	return func(ctx context.Context) (string, error) {
+		runner := s.GitlabRunner
+		if _, err := os.Stat(runner); err != nil {
+			runner = ""
+		}
+		disk, err := tools.Make(ctx, tools.Spec{Debcloud: agent, Runner: runner, Dir: s.Pool.Path})
+		return disk.Path, err
+	}
+}
+
+// importedImage finds an image that "executor image import" put into the pool.
+func importedImage(_ context.Context, pool, name, digest string) (executor.Base, error) {
+	find := func() (vmimage.Image, error) { return vmimage.Find(pool, name) }
+	if digest != "" {
+		find = func() (vmimage.Image, error) { return vmimage.FindDigest(pool, digest) }
+	}
+	i, err := find()
+	return executor.Base{Path: i.Path, Format: i.Format, Digest: i.Digest}, err
 }
 
 func newReapCommand(path *string) *cobra.Command {

@@ -36,7 +36,7 @@ type counts struct {
 func (c *counts) fill() {
 	c.Jobs = withKeys(c.Jobs, Success, ScriptFailure, SystemFailure)
 	c.Prepare = withKeys(c.Prepare, "cold", "warm")
-	c.Reaped = withKeys(c.Reaped, Domain, Volume, Directory, Entry, WarmVM)
+	c.Reaped = withKeys(c.Reaped, Domain, Volume, Directory, Entry)
 }
 
 func withKeys[K comparable, V any](m map[K]V, keys ...K) map[K]V {

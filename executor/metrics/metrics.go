@@ -41,7 +41,6 @@ const (
 	Volume    Kind = "volume"
 	Directory Kind = "directory"
 	Entry     Kind = "ledger_entry"
-	WarmVM    Kind = "warm_vm"
 )
 
 // Recorder counts. Nothing that a job needs depends on it, so its methods log what goes wrong and return nothing.

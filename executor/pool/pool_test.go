@@ -119,7 +119,7 @@ func newHost(t *testing.T, count int) *host {
 	t.Helper()
 	s := settings.Default()
 	s.State = t.TempDir()
-	s.WarmPool.VMs = []settings.Warm{{Image: "trixie", Refs: settings.Protected, Count: count}}
+	s.WarmPool.VMs = []settings.Warm{{Image: "runner", Refs: settings.Protected, Count: count}}
 	return hostOf(t, s)
 }
 
@@ -188,7 +188,7 @@ func (h *host) invariant(t *testing.T) {
 }
 
 func (h *host) claimer() Claimer {
-	return Claimer{Kind: Kind{Image: "trixie", Digest: h.base.Load().(string), Class: settings.Protected,
+	return Claimer{Kind: Kind{Image: "runner", Digest: h.base.Load().(string), Class: settings.Protected,
 		Machine: settings.Machine{CPUs: 2, Memory: 4 << 30, Disk: 20 << 30}}, For: "job 1 of a/b"}
 }
 
@@ -374,7 +374,7 @@ func TestFailedBoots(t *testing.T) {
 		if h.memory.tries != before+1 {
 			t.Fatalf("%d boots at once", h.memory.tries-before)
 		}
-		pause := h.failureOf("trixie").until.Sub(clock)
+		pause := h.failureOf("runner").until.Sub(clock)
 		pauses = append(pauses, pause)
 		clock = clock.Add(pause)
 	}
@@ -386,7 +386,7 @@ func TestFailedBoots(t *testing.T) {
 	}
 	h.memory.fails = nil
 	h.work(t, false)
-	if len(h.memory.names()) != 1 || h.failureOf("trixie").count != 0 {
+	if len(h.memory.names()) != 1 || h.failureOf("runner").count != 0 {
 		t.Error("it did not recover")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 //go:embed image.sh
@@ -37,8 +38,10 @@ func Image(t testing.TB, programs string) string {
 		return image
 	}
 	old, _ := filepath.Glob(filepath.Join(dir, "guest-*.qcow2"))
-	for _, path := range old {
-		_ = os.Remove(path)
+	for _, path := range old { // younger ones may be in use beside us
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
+			_ = os.Remove(path)
+		}
 	}
 	output(t, "", "sh", "-c", imageScript, "image.sh", kernel, programs, image)
 	return image
@@ -106,4 +109,10 @@ func output(t testing.TB, dir, name string, args ...string) string {
 		t.Fatalf("%s: %v: %s", name, err, stderr.String())
 	}
 	return string(out)
+}
+
+// Raw writes an image (qcow2) as a raw one.
+func Raw(t testing.TB, image, path string) {
+	t.Helper()
+	output(t, "", "qemu-img", "convert", "-O", "raw", image, path)
 }

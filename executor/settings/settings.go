@@ -266,7 +266,7 @@ func bare() *Settings {
 }
 
 // defaultImage is the allow-list of a file without one.
-const defaultImage = "trixie"
+const defaultImage = "runner"
 
 // complete fills in what depends on other settings.
 func (s *Settings) complete() {

@@ -100,8 +100,8 @@ func TestFaults(t *testing.T) {
 		{"a VM that boots nothing", "images:\n  a:\n    limits: {max: {memory: 4MiB}}\n", "images.a.limits.max.memory: 4MiB is too little"},
 		{"a pattern that is none", "projects:\n  - {match: '[', limits: {}}\n", "line 2: projects.0.match: "},
 		{"a budget below zero", "budget: {vms: -1}\n", "line 1: budget: has a number below zero"},
-		{"a warm VM of an unknown image", "warm_pool:\n  vms:\n  - {image: b, refs: fork, count: 1}\n", `line 3: warm_pool.vms.0.image: "b" is none of: trixie`},
-		{"a warm VM of nobody", "warm_pool: {vms: [{image: trixie, count: 1}]}\n", `warm_pool.vms.0.refs: "" is none of`},
+		{"a warm VM of an unknown image", "warm_pool:\n  vms:\n  - {image: b, refs: fork, count: 1}\n", `line 3: warm_pool.vms.0.image: "b" is none of: runner`},
+		{"a warm VM of nobody", "warm_pool: {vms: [{image: runner, count: 1}]}\n", `warm_pool.vms.0.refs: "" is none of`},
 		{"metrics for the world", "metrics: {address: '0.0.0.0:9465'}\n", "line 1: metrics.address: "},
 		{"a textfile nobody reads", "metrics: {textfile: /a/b.txt}\n", "does not end in .prom"},
 		{"a level that is none", "log: {level: loud}\n", `"loud" is none of: debug, info, warn, error`},
@@ -135,7 +135,7 @@ func TestOwnImagesReplaceTheDefault(t *testing.T) {
 	if name, _, err := s.ImageFor(""); err != nil || name != "sid" {
 		t.Errorf("no image: %q, %v", name, err)
 	}
-	if _, _, err := s.ImageFor("trixie"); err == nil || !strings.Contains(err.Error(), `no VM image "trixie" here; there are: sid`) {
+	if _, _, err := s.ImageFor("runner"); err == nil || !strings.Contains(err.Error(), `no VM image "runner" here; there are: sid`) {
 		t.Errorf("an unknown image: %v", err)
 	}
 }
