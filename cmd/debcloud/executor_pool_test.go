@@ -158,3 +158,25 @@ func BenchmarkPrepareWarm(b *testing.B) {
 	b.ReportMetric(warm/float64(b.N), "warm-s")
 	b.ReportMetric(warm/cold, "warm/cold")
 }
+
+// TestExecutorPoolYields has a job that needs the room of a VM that stands ready and is of no use to it.
+func TestExecutorPoolYields(t *testing.T) {
+	b, metrics := newPoolBed(t)
+	text, err := os.ReadFile(b.Settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Write(t, strings.Replace(string(text), "vms: 16", "vms: 1", 1))
+	s := startPool(t, b, metrics)
+	first := s.ready(t)
+	job := newJob(script("build_script", "nproc\n"))
+	job.Variables = []runnertest.Variable{{Key: "DEBCLOUD_CPUS", Value: "2"}}
+	o := newRunner(t, b).Play(t.Context(), job)
+	if o.State != "success" || !strings.Contains(o.Log, "waiting for room on this host, next in line, for 0s so far: VMs: 1 needed, 0 free") || !strings.Contains(o.Log, "2 processors") {
+		log, _ := os.ReadFile(b.Log)
+		t.Errorf("the VM that stands ready did not give way: %s\nhost's log: %s", o, log)
+	}
+	s.ready(t, first) // and stands there again when the job is over
+	s.stop(t)
+	nothingLeft(t, b)
+}
