@@ -9,12 +9,15 @@ TAGS = libvirt_dlopen
 CELL = trixie genericcloud amd64
 CACHE = $(CURDIR)/.cache
 CI_MODULES = $(CACHE)/ci/node_modules
+OPENSTACK = $(CACHE)/openstack/chroot
+AZURITE = $(CACHE)/azurite/node_modules
 
 GO_PACKAGES = ca-certificates gcc git golang-go libc6-dev
 RUN_PACKAGES = $(GO_PACKAGES) \
 	debootstrap dosfstools e2fsprogs eatmydata fai-server file mmdebstrap mtools xz-utils \
 	libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system ovmf qemu-system-x86 qemu-utils tini
-TEST_PACKAGES = $(RUN_PACKAGES) chromium grub-pc-bin libarchive-tools npm python3 rsync shellcheck
+TEST_PACKAGES = $(RUN_PACKAGES) busybox-static chromium cpio dnsmasq-base \
+	fdisk grub-common grub-pc-bin iptables kmod libarchive-tools npm python3 rsync shellcheck
 
 .PHONY: help
 help: ## list the targets
@@ -50,14 +53,26 @@ define install
 endef
 
 .PHONY: test
-test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json ## every test
-	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
+test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json $(OPENSTACK)/etc/debian_version $(AZURITE)/.package-lock.json ## every test
+	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_AZURITE=$(AZURITE) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
 
 # gitlab-ci-local and the Node that it needs, to run .gitlab-ci.yml here.
 $(CI_MODULES)/.package-lock.json: packaging/ci/package.json packaging/ci/package-lock.json packaging/ci/.npmrc | test-packages
 	mkdir -p $(CACHE)/ci
 	cp $^ $(CACHE)/ci
 	cd $(CACHE)/ci && npm ci
+	touch $@
+
+# Azurite, Microsoft's emulator of the storage services.
+$(AZURITE)/.package-lock.json: packaging/azurite/package.json packaging/azurite/package-lock.json packaging/azurite/.npmrc | test-packages
+	mkdir -p $(CACHE)/azurite
+	cp $^ $(CACHE)/azurite
+	cd $(CACHE)/azurite && npm ci
+	touch $@
+
+# Debian 12's Keystone and Glance, for tests that publish to them.
+$(OPENSTACK)/etc/debian_version: packaging/openstack-chroot | test-packages
+	packaging/openstack-chroot $(OPENSTACK)
 	touch $@
 
 .PHONY: lint
@@ -77,13 +92,33 @@ test-image: test-packages debcloud
 	ls $(CACHE)/test/work/*.build.json > $(CACHE)/test-image
 
 .PHONY: test-long
-test-long: test-packages debcloud test-image ## what takes longer: every cell that can be built here
-	DEBCLOUD_TEST_LONG=1 DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
+test-long: test-packages debcloud test-image $(OPENSTACK)/etc/debian_version ## what takes longer: every cell that can be built here
+	DEBCLOUD_TEST_LONG=1 DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
 
 .PHONY: bench
 bench: test-packages debcloud test-image ## speed and memory, side by side with what they are held against
 	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
 
+# The tree that is built has the modules in vendor/: the build itself does not need the network.
+DEB_PACKAGES = $(GO_PACKAGES) debhelper dpkg-dev fakeroot lintian
+DEB = $(CACHE)/deb
+.PHONY: deb deb-packages
+deb-packages:
+	@$(call install,$(DEB_PACKAGES))
+deb: deb-packages ## the Debian package, in .cache/deb
+	rm -rf $(DEB) && mkdir -p $(DEB)/debcloud
+	git ls-files -z | xargs -0 cp --parents -t $(DEB)/debcloud
+	cp -r packaging/debian $(DEB)/debcloud/debian
+	cd $(DEB)/debcloud && packaging/go mod vendor
+	commit=$$(git describe --always --dirty --abbrev=40); cd $(DEB)/debcloud && \
+		GOMODCACHE=$$(packaging/go env GOMODCACHE) GOCACHE=$$(packaging/go env GOCACHE) DEBCLOUD_COMMIT=$$commit \
+		dpkg-buildpackage -b -us -uc
+	lintian --fail-on error,warning $(DEB)/*.changes
+
 .PHONY: clean
 clean: ## remove what the other targets made
 	rm -rf debcloud public work $(CACHE)
+
+.PHONY: debcloud-static
+debcloud-static: ## build the program without cgo, for the tools disk of job VMs
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud

@@ -3,6 +3,7 @@ package generator
 import (
 	"fmt"
 	"iter"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -50,12 +51,14 @@ func (c *Config) Plan(t image.UploadType, s Selection) (*manifest.Plan, error) {
 	}
 	buildType, err := c.BuildType(buildTypeOf(t))
 	if err != nil {
-		return nil, err
+		// A plan and upstream's pipeline can be made without; debcloud build refuses.
+		slog.Warn("images of the type cannot be built", "type", t, "error", err)
+		buildType.Name = buildTypeOf(t)
 	}
 	plan := manifest.NewPlan(t)
 	for cell := range c.cells() {
 		if verdict := judge(public.rules, cell); verdict.passes && s.has(cell) {
-			plan.Data.Cells = append(plan.Data.Cells, planCell(cell, buildType, t, verdict))
+			plan.Data.Cells = append(plan.Data.Cells, c.planCell(cell, buildType, t, verdict))
 		}
 	}
 	if len(plan.Data.Cells) == 0 {
@@ -73,11 +76,12 @@ func buildTypeOf(t image.UploadType) string {
 }
 
 // planCell: a release re-publishes what was built and tested as a daily, so it builds nothing.
-func planCell(cell image.Cell, b image.BuildType, t image.UploadType, v verdict) manifest.PlanCell {
+func (c *Config) planCell(cell image.Cell, b image.BuildType, t image.UploadType, v verdict) manifest.PlanCell {
 	return manifest.PlanCell{
 		Release: cell.Release.Name, ReleaseID: cell.Release.ID, Vendor: cell.Vendor.Name, Arch: cell.Arch.Name,
 		BuildType: b.Name, Build: t != image.Published, SizeGB: cell.Vendor.SizeGB,
 		Upload: v.upload, UploadGroup: v.group, Classes: plainClasses(cell, b),
+		Suites: c.demandedSuites(cell.Vendor.Name, v.upload),
 	}
 }
 
@@ -105,7 +109,7 @@ func (c *Config) whyEmpty(public publicType, s Selection) string {
 	if len(s.Releases) != 1 || len(s.Vendors) != 1 || len(s.Archs) != 1 {
 		return fmt.Sprintf("no image of type %s matches%s", public.name, s)
 	}
-	cell, err := c.Cell(s.Releases[0], s.Vendors[0], s.Archs[0])
+	cell, err := c.cell(s.Releases[0], s.Vendors[0], s.Archs[0])
 	if err != nil {
 		return err.Error()
 	}

@@ -1,10 +1,12 @@
 // promote: makes the images of a release public at one provider, all or none. It needs every publication and every cloud test
 // of the release, at every provider, so that no half of a release becomes public (Debian bug 1042367).
 //
+// The command is told which images that are, and refuses where one of them is missing, so nothing depends on needs alone.
+//
 // A pipeline of type release builds nothing: it promotes the daily version that it names, from the directory.
 function(lib)
   local daily = lib.context.type == 'daily';
-  local documents = if daily then 'out/*.build.json' else '"$DEBCLOUD_TREE/$DEBCLOUD_RELEASE/daily/$DEBCLOUD_VERSION"/*.build.json';
+  local documents = if daily then 'out/*.build.json' else '"$DEBCLOUD_TREE/$DEBCLOUD_RELEASE/daily/$DEBCLOUD_VERSION"/debian-*-"$DEBCLOUD_VERSION".json';
   {
     base(provider): lib.job('promote') + lib.guarded + lib.documents() + lib.login(provider) {
       // One promotion at a time: "latest" has to end up at the newest.
@@ -14,13 +16,14 @@ function(lib)
         [if !daily then 'DEBCLOUD_VERSION']: lib.context.version,
       },
       script: [
-        'for build in ' + documents + '; do ./debcloud publish "$build" --to "' + lib.provider(provider).target
-        + '" --upload-type ' + lib.context.type + ' --stage public; done',
+        './debcloud publish ' + documents + ' --to "' + lib.provider(provider).target + '" --upload-type ' + lib.context.type
+        + ' --stage public --plan matrix --cells "$DEBCLOUD_CELLS" --documents out',
       ],
     },
-    of(release, provider, needs): {
+    // cells: that the pipeline has of the release, at any provider.
+    of(release, provider, needs, cells): {
       needs: needs,
-      variables: { DEBCLOUD_RELEASE: release },
+      variables: { DEBCLOUD_RELEASE: release, DEBCLOUD_CELLS: std.join(',', [c.name for c in cells]) },
       environment: {
         name: lib.context.type + '/' + provider + '/' + release,
         url: lib.settings.publicURL + release,

@@ -35,6 +35,17 @@ local azureOffers(suffix) = [
   for it in [{ name: 'bullseye', id: 11 }, { name: 'bookworm', id: 12 }, { name: 'trixie', id: 13 }, { name: 'forky', id: 14 }]
 ];
 
+// AWS has partitions that share nothing but the API.
+local aws(name, partition, variables) = {
+  name: name,
+  provider: 'aws',
+  partition: partition,
+  account: '$' + variables + '_ACCOUNT',
+  regions: ['$' + variables + '_REGIONS'],
+  vendors: ['ec2'],
+  settings: { role: '$' + variables + '_ROLE?', parameterPrefix: '$' + variables + '_PARAMETER_PREFIX?' },
+};
+
 {
   apiVersion: 'cloud.debian.org/v1alpha1',
   kind: 'ImageConfig',
@@ -143,4 +154,24 @@ local azureOffers(suffix) = [
       ],
     },
   ],
+
+  // Where images are published to: what --to can name. A value $NAME is the environment's variable NAME, and $NAME? may be
+  // unset. Nothing here is a secret. Each partition of a provider is a target of its own, with its own account.
+  targets: [
+    aws('aws', 'aws', 'DEBCLOUD_AWS'),
+    aws('aws-china', 'aws-cn', 'DEBCLOUD_AWS_CHINA'),
+    aws('aws-gov', 'aws-us-gov', 'DEBCLOUD_AWS_GOV'),
+    { name: 'azure', provider: 'azure', account: '$DEBCLOUD_AZURE_SUBSCRIPTION', regions: ['$DEBCLOUD_AZURE_REGIONS'], vendors: ['azure'] },
+    { name: 'google', provider: 'google', account: '$DEBCLOUD_GOOGLE_PROJECT', regions: ['$DEBCLOUD_GOOGLE_REGIONS?'], vendors: ['gce'] },
+  ],
+
+  // How long images are kept at every target. Beyond the newest "keep" of a release, vendor, arch and type an image is
+  // deprecated, hidden some days after that, and deleted some days after that. The newest of a family always stays, and so
+  // does what has no known date or is still referred to. orphanDays: the age of snapshots and the like that nothing needs.
+  retention: {
+    dev: { keep: 2, hideAfterDays: 1, deleteAfterDays: 2 },
+    daily: { keep: 14, hideAfterDays: 14, deleteAfterDays: 14 },
+    release: { keep: 3, hideAfterDays: 180, deleteAfterDays: 365 },
+    orphanDays: 7,
+  },
 }

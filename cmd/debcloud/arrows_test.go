@@ -104,7 +104,17 @@ func TestForbidden(t *testing.T) {
 		{module + "vmimages", module + "internal/image", false},
 		{module + "internal/vm", "libvirt.org/go/libvirt", true},
 		{module + "executor", "libvirt.org/go/libvirt", false},
+		{module + "executor", module + "executor/settings", true},
+		{module + "executor", module + "internal/vm", true},
+		{module + "executor/runnertest", module + "executor/settings", true},
+		{module + "executor", module + "jobs/boot", false},
+		{module + "jobs/boot", module + "executor", false},
+		{module + "internal/guest", module + "executor", false},
 		{module + "jobs/build", "github.com/spf13/cobra", false},
+		{module + "executor/tools", module + "vmimages", true},
+		{module + "executor/vmimage", module + "jobs/build", false},
+		{module + "internal/guest/agent", module + "internal/guest", true},
+		{module + "internal/guest/agent", module + "executor/tools", false},
 	} {
 		if why := forbidden(row.from, row.to); (why == "") != row.allowed {
 			t.Errorf("%s → %s: allowed %v, because %q", row.from, row.to, !row.allowed, why)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
@@ -31,11 +32,12 @@ var dryRuns = map[string]func(*cobra.Command, []string) error{
 	"boot":    drySuite(boot.SuiteName, "boot and test"),
 	"publish": dryPublish,
 	"index":   dryIndex,
+	"prune":   dryPrune,
 }
 
 // dryAnyway are the commands that change nothing outside the files they are told to write, and those whose own flag
 // --dry-run is set for them.
-var dryAnyway = []string{"plan", "pipeline", "lint", "finder serve", "salsa report", "salsa schedules apply"}
+var dryAnyway = []string{"plan", "pipeline", "lint", "finder serve", "salsa report", "salsa schedules apply", "publish status"}
 
 // setUpDryRun replaces what the commands below c do, where the variable's value asks for it.
 func setUpDryRun(c *cobra.Command, value string) error {
@@ -151,19 +153,27 @@ func drySuite(suite, doing string) func(*cobra.Command, []string) error {
 }
 
 func dryPublish(c *cobra.Command, args []string) error {
-	place, err := parsePublisher(flagText(c, "to"))
+	f := publishFlags{
+		targetFlags: targetFlags{to: flagText(c, "to"), config: flagText(c, "config"), lookup: anything},
+		uploadType:  flagText(c, "upload-type"), stage: flagText(c, "stage"), plan: flagText(c, "plan"), documents: flagText(c, "documents"),
+	}
+	if list, ok := c.Flag("cells").Value.(pflag.SliceValue); ok {
+		f.cells = list.GetSlice()
+	}
+	o, err := f.options(c.Context())
 	if err != nil {
 		return err
 	}
-	result, err := publish.Publish(c.Context(), publish.Options{
-		BuildPath: args[0], To: nowhere{c, place.Provider()}, DryRun: true,
-		Type: image.UploadType(flagText(c, "upload-type")), Stage: publish.Stage(flagText(c, "stage")),
-	})
-	if err != nil {
-		return err
+	if o.Type == image.Published && len(args) == 1 && strings.Contains(args[0], "*") {
+		would(c, "publish %s as a release to %s", args[0], o.Target.Name) // no dry run has put a daily there
+		return nil
 	}
-	return printPublication(c, result)
+	o.To, o.DryRun = nowhere{c, o.Target.Provider}, true
+	return publishAll(c, args, o)
 }
+
+// anything is the value of every variable that a target's declaration names: nobody logs in anywhere.
+func anything(string) (string, bool) { return "dry-run", true }
 
 // nowhere publishes nothing. An image goes through the same gates on its way there as to any other place.
 type nowhere struct {

@@ -126,28 +126,11 @@ func (s *SSH) Run(ctx context.Context, command string, stdin io.Reader) (Result,
 		return Result{}, fmt.Errorf("run %q: %w", command, context.Cause(ctx))
 	}
 	start := time.Now()
-	session, err := s.newSession(ctx)
-	if err != nil {
-		return Result{}, fmt.Errorf("run %q: %w", command, err)
-	}
-	defer session.Close()
 	var stdout, stderr limited
-	session.Stdin, session.Stdout, session.Stderr = stdin, &stdout, &stderr
-	done := make(chan error, 1)
-	go func() { done <- session.Run(command) }()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		_ = session.Signal(ssh.SIGKILL)
-		_ = session.Close()
-		return Result{Duration: time.Since(start)}, fmt.Errorf("run %q: %w", command, context.Cause(ctx))
-	}
+	err := s.exec(ctx, command, Command{Stdin: stdin, Stdout: &stdout, Stderr: &stderr})
 	r := Result{Stdout: stdout.b.Bytes(), Stderr: stderr.b.Bytes(), Duration: time.Since(start)}
-	if exit, ok := errors.AsType[*ssh.ExitError](err); ok {
-		r.Exit, err = exit.ExitStatus(), nil
-		if name := exit.Signal(); name != "" {
-			r.Exit = 128 + signalNumber(name)
-		}
+	if exit, ok := errors.AsType[*ExitError](err); ok {
+		r.Exit, err = exit.Code, nil
 	}
 	if err != nil {
 		return r, fmt.Errorf("run %q: %w", command, err)
@@ -157,25 +140,31 @@ func (s *SSH) Run(ctx context.Context, command string, stdin io.Reader) (Result,
 
 // newSession waits for the server no longer than ctx lasts.
 func (s *SSH) newSession(ctx context.Context) (*ssh.Session, error) {
+	return await(ctx, s.client.NewSession)
+}
+
+// await waits for what the server opens no longer than ctx lasts. What comes later is closed.
+func await[T io.Closer](ctx context.Context, open func() (T, error)) (T, error) {
 	type result struct {
-		session *ssh.Session
-		err     error
+		opened T
+		err    error
 	}
 	done := make(chan result, 1)
 	go func() {
-		session, err := s.client.NewSession()
-		done <- result{session, err}
+		opened, err := open()
+		done <- result{opened, err}
 	}()
 	select {
 	case r := <-done:
-		return r.session, r.err
+		return r.opened, r.err
 	case <-ctx.Done():
 		go func() {
 			if r := <-done; r.err == nil {
-				_ = r.session.Close()
+				_ = r.opened.Close()
 			}
 		}()
-		return nil, context.Cause(ctx)
+		var none T
+		return none, context.Cause(ctx)
 	}
 }
 

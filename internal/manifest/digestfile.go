@@ -3,6 +3,7 @@ package manifest
 import (
 	"context"
 	"crypto/sha512"
+	"encoding/hex"
 	"os"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/progress"
@@ -11,21 +12,42 @@ import (
 
 // DigestOfFile returns the digest of all of the file's bytes. Holes count as zero bytes, but are not read.
 func DigestOfFile(ctx context.Context, path string) (Digest, error) {
+	h := sha512.New()
+	if err := readImage(ctx, path, func(int64) []raw.Sink { return []raw.Sink{raw.Digest{Hash: h}} }); err != nil {
+		return Digest{}, err
+	}
+	return Digest(h.Sum(nil)), nil
+}
+
+// SumsOfFile returns the digest of the raw image at path and its fingerprint, as AnnotationFingerprint has it, of one reading.
+func SumsOfFile(ctx context.Context, path string) (Digest, string, error) {
+	h := sha512.New()
+	var f *raw.Fingerprint
+	err := readImage(ctx, path, func(size int64) []raw.Sink {
+		f = raw.NewFingerprint(size)
+		return []raw.Sink{raw.Digest{Hash: h}, f}
+	})
+	if err != nil {
+		return Digest{}, "", err
+	}
+	return Digest(h.Sum(nil)), "sha256:" + hex.EncodeToString(f.Sum()), nil
+}
+
+func readImage(ctx context.Context, path string, sinks func(size int64) []raw.Sink) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return Digest{}, err
+		return err
 	}
 	defer f.Close()
 	extents, size, err := raw.Map(f)
 	if err != nil {
-		return Digest{}, err
+		return err
 	}
 	task := progress.Start(ctx, "digest", size, true)
 	defer task.Abort()
-	h := sha512.New()
-	if err := raw.Copy(ctx, f, extents, size, task.Add, raw.Digest{Hash: h}); err != nil {
-		return Digest{}, err
+	if err := raw.Copy(ctx, f, extents, size, task.Add, sinks(size)...); err != nil {
+		return err
 	}
 	task.Done()
-	return Digest(h.Sum(nil)), nil
+	return nil
 }

@@ -25,7 +25,7 @@ import (
 // APIVersion is the schema of every document but List, which is "v1".
 const APIVersion = "cloud.debian.org/v1alpha1"
 
-// Keys of labels and annotations. The first seven are upstream's; the rest are additions, never renames.
+// Keys of labels and annotations. Those up to LabelAWSRegion are upstream's; the rest are additions, never renames.
 const (
 	LabelArch        = "debian.org/arch"
 	LabelDist        = "debian.org/dist"
@@ -34,14 +34,18 @@ const (
 	LabelVersion     = "cloud.debian.org/version"
 	LabelUploadType  = "upload.cloud.debian.org/type"
 	LabelImageFormat = "upload.cloud.debian.org/image-format"
+	LabelProvider    = "upload.cloud.debian.org/provider" // ProviderDomain
+	LabelAWSRegion   = "aws.amazon.com/region"
+	LabelRegion      = "upload.cloud.debian.org/region" // of any provider that has regions
 
-	AnnotationDigest    = "cloud.debian.org/digest"        // sha512: and unpadded base64
-	AnnotationDigestHex = "cloud.debian.org/digest-hex"    // the same digest as sha512sum prints it
-	AnnotationSize      = "cloud.debian.org/size"          // bytes, decimal
-	AnnotationReport    = "cloud.debian.org/report"        // the report's file, relative to the document
-	AnnotationJob       = "cloud.debian.org/job-url"       // the CI job that made it
-	AnnotationCommit    = "cloud.debian.org/source-commit" // the commit of this project that it was made from
-	AnnotationDryRun    = "cloud.debian.org/dry-run"       // "true": a dry run wrote it, about nothing that exists
+	AnnotationDigest      = "cloud.debian.org/digest"        // sha512: and unpadded base64
+	AnnotationDigestHex   = "cloud.debian.org/digest-hex"    // the same digest as sha512sum prints it
+	AnnotationSize        = "cloud.debian.org/size"          // bytes, decimal
+	AnnotationReport      = "cloud.debian.org/report"        // the report's file, relative to the document
+	AnnotationFingerprint = "cloud.debian.org/fingerprint"   // sha256: and hexadecimal raw.Fingerprint of the raw image
+	AnnotationJob         = "cloud.debian.org/job-url"       // the CI job that made it
+	AnnotationCommit      = "cloud.debian.org/source-commit" // the commit of this project that it was made from
+	AnnotationDryRun      = "cloud.debian.org/dry-run"       // "true": a dry run wrote it, about nothing that exists
 )
 
 // Header is what every document begins with.

@@ -1,6 +1,8 @@
 package manifest
 
 import (
+	"slices"
+
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 )
@@ -31,6 +33,8 @@ type PlanCell struct {
 	UploadGroup string `json:"uploadGroup,omitempty"`
 	// Classes are the FAI classes in order, without the combinations that the generator derives from them.
 	Classes []string `json:"classes"`
+	// Suites are those of a report that must have passed beyond check and boot before the image becomes public.
+	Suites []string `json:"suites,omitempty"`
 	// Why lists the changes that affect the cell, where the plan was restricted to those.
 	Why []string `json:"why,omitempty"`
 }
@@ -57,5 +61,22 @@ func (p *Plan) DemandCells() error {
 	if len(p.Data.Cells) == 0 {
 		return fault.Inputf("%s", p.Data.Why)
 	}
+	return nil
+}
+
+// Name returns "trixie genericcloud amd64", the words in which commands name a cell.
+func (c PlanCell) Name() string { return c.Release + " " + c.Vendor + " " + c.Arch }
+
+// Narrow keeps of the plan the named cells only. A name that the plan does not have is an input error.
+func (p *Plan) Narrow(names []string) error {
+	var kept []PlanCell
+	for _, name := range names {
+		i := slices.IndexFunc(p.Data.Cells, func(c PlanCell) bool { return c.Name() == name })
+		if i < 0 {
+			return fault.Inputf("the plan of type %s has no image %q", p.Data.Type, name)
+		}
+		kept = append(kept, p.Data.Cells[i])
+	}
+	p.Data.Cells = kept
 	return nil
 }

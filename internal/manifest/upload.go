@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 
@@ -19,6 +20,23 @@ type UploadData struct {
 	Provider  string  `json:"provider"` // cloud.debian.org for the public tree
 	Ref       string  `json:"ref"`      // path in the public tree, or the cloud's own identifier
 }
+
+// domains are what Upload documents call the providers.
+var domains = map[string]string{
+	"directory": "cloud.debian.org",
+	"aws":       "aws.amazon.com",
+	"azure":     "azure.microsoft.com",
+	"google":    "cloud.google.com",
+	"alibaba":   "alibabacloud.com",
+	"openstack": "openstack.org",
+}
+
+// ProviderDomain returns what Upload documents call a provider, its domain; a provider without one keeps its name.
+func ProviderDomain(provider string) string { return cmp.Or(domains[provider], provider) }
+
+// Domain returns the domain of the upload's provider. For AWS upstream's own field has the name of the region's endpoint,
+// and a label the domain.
+func (u Upload) Domain() string { return cmp.Or(u.Metadata.Labels[LabelProvider], u.Data.Provider) }
 
 // List is upstream's public manifest: one Build and the Uploads made of it.
 type List struct {

@@ -1,4 +1,5 @@
-// Package qcow2 writes compressed qcow2 images, version 3 ("compat=1.1"), as a sink of package raw.
+// Package qcow2 writes qcow2 images, version 3 ("compat=1.1"): a Writer compressed ones, as a sink of package raw; a Stream
+// uncompressed ones, from first byte to last, for places to which one can only send.
 //
 // It writes what `qemu-img convert -c -O qcow2 -o compat=1.1` writes, from a stream, which qemu-img cannot read. The
 // format is QEMU's docs/interop/qcow2.txt. The same contents give the same bytes, whatever the number of threads.
@@ -221,7 +222,7 @@ func (w *Writer) finish() error {
 	if err := w.put(clusterSize, l1); err != nil {
 		return err
 	}
-	if err := w.put(0, w.header(table, tableClusters)); err != nil {
+	if err := w.put(0, header(w.size, len(w.l2), table, tableClusters)); err != nil {
 		return err
 	}
 	return w.file.Truncate(w.next * clusterSize)
@@ -259,7 +260,8 @@ func (w *Writer) put(at int64, v any) error {
 	return err
 }
 
-func (w *Writer) header(refTable, refTableClusters int64) any {
+// header describes a disk of size bytes whose L1 table, of l1 entries, is the second host cluster.
+func header(size int64, l1 int, refTable, refTableClusters int64) any {
 	return struct {
 		Magic, Version                            uint32
 		BackingOffset                             uint64
@@ -273,8 +275,8 @@ func (w *Writer) header(refTable, refTableClusters int64) any {
 		RefcountOrder, HeaderLength               uint32
 		EndOfExtensions, EndOfExtensionsZeroBytes uint32
 	}{
-		Magic: 0x514649fb, Version: 3, ClusterBits: clusterBits, Size: uint64(w.size),
-		L1Size: uint32(len(w.l2)), L1Offset: clusterSize,
+		Magic: 0x514649fb, Version: 3, ClusterBits: clusterBits, Size: uint64(size),
+		L1Size: uint32(l1), L1Offset: clusterSize,
 		RefTable: uint64(refTable), RefTableClusters: uint32(refTableClusters),
 		RefcountOrder: 4, HeaderLength: headerSize,
 	}

@@ -3,7 +3,9 @@ package qcow2_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -73,6 +75,34 @@ func convert(t testing.TB, in, out string, threads int) {
 	}
 }
 
+// stream makes out of the raw image in, without compression. It returns the size that the stream promised.
+func stream(t testing.TB, in, out string) int64 {
+	t.Helper()
+	f, err := os.Open(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	extents, size, err := raw.Map(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := qcow2.NewStream(f, size, extents)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := os.Create(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	// Pieces that begin and end anywhere.
+	if _, err := io.CopyBuffer(struct{ io.Writer }{o}, struct{ io.Reader }{io.NewSectionReader(s, 0, s.Size())}, make([]byte, 100_003)); err != nil {
+		t.Fatal(err)
+	}
+	return s.Size()
+}
+
 func TestQEMUReadsTheSameDisk(t *testing.T) {
 	if _, err := exec.LookPath("qemu-img"); err != nil {
 		t.Skip("qemu-img is not installed: apt install qemu-utils")
@@ -102,6 +132,12 @@ func TestQEMUReadsTheSameDisk(t *testing.T) {
 			qemu(t, "check", "-f", "qcow2", out)
 			qemu(t, "compare", "-f", "raw", "-F", "qcow2", in, out)
 			convert(t, in, again, 1)
+			promised := stream(t, in, filepath.Join(dir, "stream.qcow2"))
+			qemu(t, "check", "-f", "qcow2", filepath.Join(dir, "stream.qcow2"))
+			qemu(t, "compare", "-f", "raw", "-F", "qcow2", in, filepath.Join(dir, "stream.qcow2"))
+			if info, err := os.Stat(filepath.Join(dir, "stream.qcow2")); err != nil || info.Size() != promised {
+				t.Errorf("the stream promised %d bytes and gave %d", promised, info.Size())
+			}
 			a, _ := os.ReadFile(out)
 			b, _ := os.ReadFile(again)
 			if !bytes.Equal(a, b) {
@@ -132,5 +168,31 @@ func TestAFullDiskEndsTheConversion(t *testing.T) {
 	}
 	if closeErr := w.Close(); closeErr == nil {
 		t.Error("Close reports no error though nothing could be written")
+	}
+}
+
+func TestStreamRefusesExtentsThatDoNotFit(t *testing.T) {
+	const c = raw.Cluster
+	for summary, extents := range map[string][]raw.Extent{
+		"behind the disk's end":        {{Offset: 3 * c, Length: 2 * c}},
+		"falling":                      {{Offset: 2 * c, Length: c}, {Offset: 0, Length: c}},
+		"overlapping":                  {{Offset: 0, Length: 2 * c}, {Offset: c, Length: c}},
+		"within a cluster":             {{Offset: 512, Length: c}},
+		"a part of a cluster":          {{Offset: 0, Length: 512}},
+		"an extent that holds nothing": {{Offset: 0, Length: 0}},
+	} {
+		if _, err := qcow2.NewStream(bytes.NewReader(make([]byte, 4*c)), 4*c, extents); err == nil {
+			t.Errorf("%s: no error", summary)
+		}
+	}
+}
+
+func TestStreamOfAnImageThatShrank(t *testing.T) {
+	s, err := qcow2.NewStream(bytes.NewReader(make([]byte, 1<<20)), 2<<20, []raw.Extent{{Offset: 0, Length: 2 << 20}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(io.NewSectionReader(s, 0, s.Size())); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("reading to the end says %v", err)
 	}
 }

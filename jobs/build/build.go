@@ -42,6 +42,7 @@ type Options struct {
 	Classes []string // FAI classes, in order
 
 	ConfigSpace string  // directory; "" is the built-in one
+	Overlay     fs.FS   // a config space whose files come on top; nil is none
 	Mirror      Mirrors // to install from; what is "" is the build machine's own
 	ImageMirror Mirrors // for the image's own sources; what is "" is the build machine's own
 	Output      string  // directory, made if it is missing
@@ -104,6 +105,9 @@ func prepare(o Options) (*build, error) {
 	space, err := openSpace(o.ConfigSpace)
 	if err != nil {
 		return nil, err
+	}
+	if o.Overlay != nil {
+		space = overlaid{o.Overlay, space}
 	}
 	if err := demandTools("fai", "debootstrap", "mmdebstrap", "mkfs.ext4", "mkfs.fat", "mcopy", "file"); err != nil {
 		return nil, err
@@ -188,7 +192,7 @@ func (b *build) seed() string { return b.Cell.String() + " " + b.Name() }
 
 // publish puts the image and then its document in their places.
 func (b *build) publish(ctx context.Context, raw string, c *content, l *disk.Layout) error {
-	digest, err := manifest.DigestOfFile(ctx, raw)
+	digest, fingerprint, err := manifest.SumsOfFile(ctx, raw)
 	if err != nil {
 		return err
 	}
@@ -199,7 +203,9 @@ func (b *build) publish(ctx context.Context, raw string, c *content, l *disk.Lay
 	if err := os.Rename(raw, b.base+".raw"); err != nil {
 		return fmt.Errorf("the image cannot be put in place: %w", err)
 	}
-	return manifest.Write(b.document(), b.describe(digest, file, c, l))
+	d := b.describe(digest, file, c, l)
+	d.Metadata.Annotations[manifest.AnnotationFingerprint] = fingerprint
+	return manifest.Write(b.document(), d)
 }
 
 func demandTools(names ...string) error {

@@ -1,6 +1,7 @@
 package build
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -10,8 +11,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/vmimages"
 )
 
 // classes that the matrix defines for the releases, vendors and architectures that there are.
@@ -19,14 +22,25 @@ var classes = strings.Fields(`BUILD_IMAGE BASE DEBIAN TYPE_DEV
 	BULLSEYE BOOKWORM TRIXIE FORKY SID LINUX_VERSION_BASE LINUX_VERSION_BACKPORTS EXTRAS
 	SYSTEM_BOOT SYSTEM_BOOT_DEFAULT SYSTEM_BOOT_RASPI CLOUD AZURE EC2 GCE GENERIC NOCLOUD
 	LINUX_VARIANT_BASE LINUX_VARIANT_CLOUD TIME_SYSTEMD TIME_CHRONY IPV6_DHCP
-	AMD64 ARM64 PPC64EL RISCV64 S390X LAST`)
+	AMD64 ARM64 PPC64EL RISCV64 S390X LAST RUNNER`)
 
-// A misspelt class makes FAI leave a file out in silence.
-func TestConfigSpaceNamesKnownClasses(t *testing.T) {
+// wholeSpace is the built-in config space with the runner image's on top.
+func wholeSpace(t *testing.T) fs.FS {
+	t.Helper()
 	space, err := openSpace("")
 	if err != nil {
 		t.Fatal(err)
 	}
+	runner, err := fs.Sub(vmimages.Runner, "runner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return overlaid{runner, space}
+}
+
+// A misspelt class makes FAI leave a file out in silence.
+func TestConfigSpaceNamesKnownClasses(t *testing.T) {
+	space := wholeSpace(t)
 	known := func(where, class string) {
 		for part := range strings.SplitSeq(class, "+") {
 			if !slices.Contains(classes, part) {
@@ -35,7 +49,7 @@ func TestConfigSpaceNamesKnownClasses(t *testing.T) {
 		}
 	}
 	seen := 0
-	err = eachFile(space, func(name string, text []byte, _ bool) error {
+	err := eachFile(space, func(name string, text []byte, _ bool) error {
 		seen++
 		parts := strings.Split(name, "/")
 		switch parts[0] {
@@ -76,10 +90,7 @@ func TestScriptsAreClean(t *testing.T) {
 	if err != nil {
 		t.Skip("shellcheck is not installed")
 	}
-	space, err := openSpace("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	space := wholeSpace(t)
 	dir := t.TempDir()
 	if err := copySpace(space, dir); err != nil {
 		t.Fatal(err)
@@ -140,5 +151,25 @@ func TestOpenSpace(t *testing.T) {
 	}
 	if text, err := os.ReadFile(to + "/hooks/partition.LAST.sh"); err != nil || string(text) != "# mine\n" {
 		t.Errorf("the space's own hook was replaced: %q, %v", text, err)
+	}
+}
+
+func TestOverlaid(t *testing.T) {
+	bottom := fstest.MapFS{
+		"class/A.var": {Data: []byte("bottom")}, "class/B.var": {Data: []byte("bottom")}, "scripts/A/1": {Data: []byte("bottom")},
+	}
+	top := fstest.MapFS{"class/B.var": {Data: []byte("top")}, "class/C.var": {Data: []byte("top")}, "hooks/h.C": {Data: []byte("top")}}
+	space := overlaid{top, bottom}
+	var got []string
+	err := eachFile(space, func(name string, text []byte, _ bool) error {
+		got = append(got, name+" "+string(text))
+		return nil
+	})
+	want := []string{"class/A.var bottom", "class/B.var top", "class/C.var top", "hooks/h.C top", "scripts/A/1 bottom"}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := fs.ReadDir(space, "none"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that neither has: %v", err)
 	}
 }

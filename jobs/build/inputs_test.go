@@ -31,6 +31,7 @@ func TestDigestOfInputs(t *testing.T) {
 		"Time":        func(b *build) { b.Time = b.Time.Add(time.Second) },
 		"Commit":      func(b *build) { b.Commit = "2" },
 		"ConfigSpace": func(b *build) { b.space = spaceOf("class/TINY.var", "tiny=2\n", 0o644) },
+		"Overlay":     func(b *build) { b.space = overlaid{spaceOf("class/MORE.var", "more=1\n", 0o644), b.space} },
 
 		"a file of another name": func(b *build) { b.space = spaceOf("class/HUGE.var", "tiny=1\n", 0o644) },
 		"a file's mode":          func(b *build) { b.space = spaceOf("class/TINY.var", "tiny=1\n", 0o755) },

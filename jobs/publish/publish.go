@@ -10,21 +10,28 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/internal/target"
 )
 
 // Options say what to publish, and where.
 type Options struct {
-	BuildPath string           // NAME.build.json; the image and its report lie beside it
+	BuildPath string           // NAME.build.json, or NAME.json of a published image; the image and its report lie beside it
 	To        Publisher        //
+	Target    target.Target    // that To stands for: whose images it takes, and whether it asks for a report
+	Plan      *manifest.Plan   // of All: the cells that must be there before any becomes public; nil asks for none
 	Type      image.UploadType // "" means dev for a dev build and daily for an official one
 	Stage     Stage            // "" means Public
+	Suites    []string         // further suites of the report that must have passed before stage Public
+	Documents string           // directory of NAME.upload-PROVIDER.json; "" means beside BuildPath
 	DryRun    bool             // the documents are a dry run's; without it such are refused, with it all others
 }
 
@@ -32,69 +39,93 @@ type Options struct {
 type Result struct {
 	*Publication
 	Name       string // public name of the image
-	UploadPath string // NAME.upload-PROVIDER.json, beside the build
+	UploadPath string // NAME.upload-PROVIDER.json
 }
 
 // suites that must have passed before anyone may see an image.
 var suites = []string{"check", "boot"}
 
 // Publish reads the build, demands a passing report on the same digest, has o.To publish the image, and writes
-// the Upload documents beside the build. A refused image is an error of kind fault.Input.
+// the Upload documents. A refused image is an error of kind fault.Input. Where the Publisher returned both a Publication and an
+// error, some regions failed: the documents tell of the others, and Publish returns both, too.
 func Publish(ctx context.Context, o Options) (*Result, error) {
-	img, err := open(o)
-	if err != nil {
-		return nil, err
-	}
 	stage, err := parseStage(o.Stage)
 	if err != nil {
 		return nil, err
 	}
-	publication, err := o.To.Publish(ctx, img, stage)
-	if err != nil {
-		return nil, fmt.Errorf("publish %s: %w", img.Name(), err)
-	}
-	path := img.Base + ".upload-" + o.To.Provider() + ".json"
-	text, err := img.List(publication.Uploads, img.Name()+".report.json")
+	img, err := Open(o)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeChanged(path, text); err != nil {
-		return nil, err
+	defer img.Close()
+	publication, failed := o.To.Publish(ctx, img, stage)
+	if failed != nil {
+		failed = fmt.Errorf("publish %s: %w", img.Name(), failed)
 	}
-	return &Result{Publication: publication, Name: img.Name(), UploadPath: path}, nil
+	if publication == nil {
+		return nil, failed
+	}
+	path, err := img.writeUploads(o, publication.Uploads)
+	if err != nil {
+		return nil, errors.Join(failed, err)
+	}
+	return &Result{Publication: publication, Name: img.Name(), UploadPath: path}, failed
 }
 
-// open reads the documents of a build and refuses an image that may not be published.
-func open(o Options) (*Image, error) {
-	buildPath := o.BuildPath
-	b, err := manifest.ReadBuild(buildPath)
+// writeUploads writes NAME.upload-PROVIDER.json and returns its path.
+func (i *Image) writeUploads(o Options, uploads []manifest.Upload) (string, error) {
+	path := i.Base + ".upload-" + o.To.Provider() + ".json"
+	if o.Documents != "" {
+		path = filepath.Join(o.Documents, filepath.Base(path))
+		if err := os.MkdirAll(o.Documents, 0o755); err != nil {
+			return "", err
+		}
+	}
+	text, err := i.List(uploads, i.Name()+".report.json")
 	if err != nil {
-		return nil, err
+		return "", err
 	}
-	t, err := uploadType(b, o.Type)
-	if err != nil {
-		return nil, err
-	}
-	version, err := image.ParseVersion(b.Data.Info.Version)
-	if err != nil {
-		return nil, fmt.Errorf("%s cannot be published: %w", buildPath, err)
-	}
-	digest, err := b.Metadata.Digest()
-	if err != nil {
-		return nil, err
-	}
-	base := manifest.Base(buildPath)
-	report, err := passingReport(base+".report.json", buildPath, digest)
-	if err != nil {
-		return nil, err
-	}
-	if err := demandDryRun(o, b, report); err != nil {
-		return nil, err
-	}
-	return &Image{Build: b, Report: report, Digest: digest, Path: b.ImagePath(buildPath), Base: base, Version: version, Type: t}, nil
+	return path, writeChanged(path, text)
 }
 
-func passingReport(path, buildPath string, digest manifest.Digest) (*manifest.Report, error) {
+// Open reads the documents of an image and refuses one that may not be published. Close the Image at the end.
+func Open(o Options) (*Image, error) {
+	img, err := read(o.BuildPath)
+	if err != nil {
+		return nil, err
+	}
+	if img.Type, err = uploadType(img.Build, o.Type); err != nil {
+		return nil, err
+	}
+	if img.Version, err = image.ParseVersion(img.Build.Data.Info.Version); err != nil {
+		return nil, fmt.Errorf("%s cannot be published: %w", o.BuildPath, err)
+	}
+	if img.Digest, err = img.Build.Metadata.Digest(); err != nil {
+		return nil, err
+	}
+	demanded := suites
+	if o.Stage != Private {
+		demanded = slices.Concat(suites, o.Suites)
+	}
+	if img.Report, err = passingReport(img.Base+".report.json", o.BuildPath, img.Digest, demanded); err != nil {
+		return nil, err
+	}
+	return img, demandDryRun(o, img.Build, img.Report)
+}
+
+// read reads the document at path, a Build or the List of an image that was published before.
+func read(path string) (*Image, error) {
+	if !strings.HasSuffix(path, ".build.json") && isList(path) {
+		return readPublished(path)
+	}
+	b, err := manifest.ReadBuild(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Image{Build: b, Base: manifest.Base(path), path: b.ImagePath(path)}, nil
+}
+
+func passingReport(path, buildPath string, digest manifest.Digest, suites []string) (*manifest.Report, error) {
 	report, err := manifest.ReadReport(path)
 	if err == nil {
 		err = report.DemandPassed(digest, suites...)

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -27,14 +28,15 @@ const provider = "cloud.debian.org"
 // private holds the images of stage Private, as a tree of its own.
 const private = ".private"
 
-// Directory publishes to a tree. It implements publish.Publisher.
+// Directory publishes to a tree and retires from it. It implements publish.Publisher and prune.Holder.
 type Directory struct {
 	path string
 	free func(path string) (int64, error) // bytes
+	now  func() time.Time
 }
 
 // New returns the Directory at path, which is made by the first publication.
-func New(path string) *Directory { return &Directory{path: path, free: freeSpace} }
+func New(path string) *Directory { return &Directory{path: path, free: freeSpace, now: time.Now} }
 
 // Provider returns "directory".
 func (d *Directory) Provider() string { return "directory" }
@@ -79,7 +81,7 @@ func (d *Directory) publish(ctx context.Context, img *publish.Image, stage publi
 	if err := tree.place(img, s); err != nil {
 		return nil, err
 	}
-	if err := tree.refreshLatest(img, s); err != nil {
+	if err := tree.refreshLatest(img.Directory(), s); err != nil {
 		return nil, err
 	}
 	p, err := tree.published(img)
@@ -120,7 +122,7 @@ func (t *tree) find(ctx context.Context, img *publish.Image) (*publish.Publicati
 	if found == nil || err != nil {
 		return nil, err
 	}
-	if right, err := t.latestIsRight(img); right || err != nil {
+	if right, err := t.latestIsRight(img.Directory()); right || err != nil {
 		return found, err
 	}
 	s, err := t.makeStaging()
@@ -128,7 +130,7 @@ func (t *tree) find(ctx context.Context, img *publish.Image) (*publish.Publicati
 		return nil, err
 	}
 	defer s.remove()
-	return found, t.refreshLatest(img, s)
+	return found, t.refreshLatest(img.Directory(), s)
 }
 
 // publicAlready finds an image that stage Private need not hide, as everyone can see it.

@@ -92,17 +92,13 @@ func besides(img *publish.Image) (map[string][]byte, error) {
 // writeFormats reads the image once and makes of it the raw copy, the tar.xz, the qcow2 and their digests. An image
 // whose digest is not that of its Build document is refused.
 func writeFormats(ctx context.Context, img *publish.Image, dir string) ([]written, error) {
-	in, err := os.Open(img.Path)
-	if err != nil {
-		return nil, fault.Inputf("the image cannot be read: %w", err)
-	}
-	defer in.Close()
-	extents, size, err := raw.Map(in)
+	in, err := img.Open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if size != img.Build.Data.Image.Size {
-		return nil, fault.Inputf("image %s has %d bytes where its build document says %d: it was truncated or altered; build it again", img.Path, size, img.Build.Data.Image.Size)
+	extents, size, err := raw.Map(in)
+	if err != nil {
+		return nil, err
 	}
 	task := progress.Start(ctx, "publish "+img.Name(), size, true)
 	defer task.Abort()
@@ -115,7 +111,7 @@ func writeFormats(ctx context.Context, img *publish.Image, dir string) ([]writte
 		return nil, err
 	}
 	if got := manifest.Digest(f.digest.Sum(nil)); got != img.Digest {
-		return nil, fault.Inputf("image %s has digest %s where its build document says %s: it was altered; build it again", img.Path, got, img.Digest)
+		return nil, fault.Inputf("image %s has digest %s where its build document says %s: it was altered; build it again", in.Name(), got, img.Digest)
 	}
 	files, err := f.seal()
 	if err == nil {

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
-	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 )
 
 // "latest" is a link to VERSION/unversioned in the directory of the newest version, which holds, under un-versioned names, relative links to
@@ -138,32 +137,31 @@ func linkTarget(target, newest string) string {
 }
 
 // latestIsRight tells whether refreshLatest would change nothing.
-func (t *tree) latestIsRight(img *publish.Image) (bool, error) {
+func (t *tree) latestIsRight(rel string) (bool, error) {
 	if !t.latest {
 		return true, nil
 	}
-	want, newest, err := t.view(img.Directory(), nil)
+	want, newest, err := t.view(rel, nil)
 	if err != nil || newest == "" {
 		return err == nil, err
 	}
-	parent := filepath.Join(t.root, filepath.Dir(img.Directory()))
+	parent := filepath.Join(t.root, filepath.Dir(rel))
 	target, _ := os.Readlink(filepath.Join(parent, latestName))
 	return target == path.Join(newest, viewName) && want.isAt(filepath.Join(parent, newest, viewName), newest), nil
 }
 
-// refreshLatest makes "latest" show the newest images of the release that img belongs to.
-func (t *tree) refreshLatest(img *publish.Image, s *staging) error {
-	if right, err := t.latestIsRight(img); right || err != nil {
+// refreshLatest makes "latest" show the newest images beside the version's directory rel.
+func (t *tree) refreshLatest(rel string, s *staging) error {
+	if right, err := t.latestIsRight(rel); right || err != nil {
 		return err
 	}
-	want, newest, err := t.view(img.Directory(), nil)
+	want, newest, err := t.view(rel, nil)
 	if err != nil {
 		return err
 	}
-	parent := filepath.Dir(img.Directory())
-	rel := filepath.Join(parent, newest)
-	if !want.isAt(filepath.Join(t.root, rel, viewName), newest) {
-		if err := t.rebuild(rel, s); err != nil {
+	parent := filepath.Dir(rel)
+	if !want.isAt(filepath.Join(t.root, parent, newest, viewName), newest) {
+		if err := t.rebuild(filepath.Join(parent, newest), s); err != nil {
 			return err
 		}
 	}

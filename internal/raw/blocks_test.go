@@ -1,0 +1,147 @@
+package raw_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/sha512"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+)
+
+// store keeps the blocks that it was sent.
+type store struct {
+	mu     sync.Mutex
+	blocks map[int64]raw.Block
+}
+
+func (s *store) put(_ context.Context, b raw.Block) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, twice := s.blocks[b.Index]; twice {
+		return errors.New("a block was sent twice")
+	}
+	b.Data = bytes.Clone(b.Data)
+	s.blocks[b.Index] = b
+	return nil
+}
+
+func TestSendLeavesOutZeros(t *testing.T) {
+	const block = 128 << 10
+	for _, row := range []struct {
+		summary string
+		size    int64
+		data    []raw.Extent
+		want    []int64 // indices
+	}{
+		{"an empty file", 0, nil, nil},
+		{"one hole", 1 << 20, nil, nil},
+		{"data at both ends", 1 << 20, []raw.Extent{{0, 4096}, {1<<20 - 4096, 4096}}, []int64{0, 7}},
+		{"data across two blocks", 1 << 20, []raw.Extent{{block - 100, 200}}, []int64{0, 1}},
+		{"two extents in one block", 1 << 20, []raw.Extent{{0, 100}, {70 << 10, 100}}, []int64{0}},
+		{"an image that ends in a block", 2*block + 512, []raw.Extent{{2 * block, 512}}, []int64{2}},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			f := image(t, row.size, row.data...)
+			// Zeros that the file system keeps as data are not sent either.
+			if row.size > 6*block {
+				f.WriteAt(make([]byte, block), 4*block)
+			}
+			want, err := os.ReadFile(f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &store{blocks: map[int64]raw.Block{}}
+			digest, fingerprint := sha512.New(), raw.NewFingerprint(row.size)
+			var done int64
+			var mu sync.Mutex
+			u := raw.Upload{BlockSize: block, Workers: 3, Pad: true, Check: raw.Digest{Hash: digest}, Done: func(n int64) { mu.Lock(); done += n; mu.Unlock() }}
+			sent, err := raw.Send(t.Context(), f, u, s.put)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if sum := sha512.Sum512(want); !bytes.Equal(digest.Sum(nil), sum[:]) {
+				t.Error("the check saw another image")
+			}
+			linear := sha256.New()
+			got := make([]byte, (row.size+block-1)/block*block)
+			for _, i := range row.want {
+				b := s.blocks[i]
+				if len(b.Data) != block || b.Offset != i*block || b.SHA256 != sha256.Sum256(b.Data) {
+					t.Errorf("block %d has %d bytes at %d", i, len(b.Data), b.Offset)
+				}
+				copy(got[b.Offset:], b.Data)
+				linear.Write(b.SHA256[:])
+			}
+			if !bytes.Equal(got[:row.size], want) || len(s.blocks) != len(row.want) || sent.Blocks != int64(len(row.want)) || sent.All != sent.Blocks {
+				t.Errorf("%d blocks were sent, want %v; %+v", len(s.blocks), row.want, sent)
+			}
+			if !bytes.Equal(sent.Linear[:], linear.Sum(nil)) || done != row.size {
+				t.Errorf("linear checksum differs, or %d of %d bytes are done", done, row.size)
+			}
+			// The same image without its block of zeros has the same fingerprint, and another image another one.
+			u.Check = fingerprint
+			u.Skip = func(i int64) bool { return i == 0 }
+			again, err := raw.Send(t.Context(), f, u, func(_ context.Context, b raw.Block) error {
+				if b.Index == 0 {
+					t.Error("a block was sent that was to be skipped")
+				}
+				return nil
+			})
+			if err != nil || again.Linear != sent.Linear || again.All != sent.All {
+				t.Errorf("with blocks skipped: %+v, before %+v, %v", again, sent, err)
+			}
+			plain := raw.NewFingerprint(row.size)
+			g := image(t, row.size, row.data...)
+			extents, size, _ := raw.Map(g)
+			if err := raw.Copy(t.Context(), g, extents, size, nothing, plain); err != nil || !bytes.Equal(plain.Sum(), fingerprint.Sum()) {
+				t.Errorf("one image has two fingerprints, %v", err)
+			}
+			longer := raw.NewFingerprint(row.size + 512)
+			if err := raw.Copy(t.Context(), g, extents, size, nothing, longer); err != nil || bytes.Equal(longer.Sum(), fingerprint.Sum()) {
+				t.Errorf("two images have one fingerprint, %v", err)
+			}
+		})
+	}
+}
+
+func TestSendEnds(t *testing.T) {
+	f := image(t, 8<<20, raw.Extent{Offset: 0, Length: 8 << 20})
+	u := raw.Upload{BlockSize: 64 << 10, Workers: 4}
+	if _, err := raw.Send(t.Context(), f, u, func(_ context.Context, b raw.Block) error {
+		if b.Index == 20 {
+			return errFull
+		}
+		return nil
+	}); !errors.Is(err, errFull) {
+		t.Errorf("put failed: %v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stopped")
+	if _, err := raw.Send(ctx, f, u, func(ctx context.Context, _ raw.Block) error {
+		cancel(stop)
+		<-ctx.Done()
+		return ctx.Err()
+	}); !errors.Is(err, stop) {
+		t.Errorf("cancelled: %v", err)
+	}
+	u.Check = refusing{}
+	if _, err := raw.Send(t.Context(), f, u, func(context.Context, raw.Block) error { return nil }); !errors.Is(err, errFull) {
+		t.Errorf("the check failed at the end: %v", err)
+	}
+	u.BlockSize = 1000
+	if _, err := raw.Send(t.Context(), f, u, nil); err == nil {
+		t.Error("blocks of 1000 bytes were sent")
+	}
+}
+
+// refusing finds at the end that the image is another one.
+type refusing struct{}
+
+func (refusing) Data(int64, []byte) error { return nil }
+func (refusing) Hole(_, _ int64) error    { return nil }
+func (refusing) Close() error             { return errFull }

@@ -1,0 +1,226 @@
+package prune
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/holding"
+	"salsa.debian.org/cloud-team/debcloud/internal/image"
+)
+
+// Action is what happens to an Item.
+type Action string
+
+const (
+	Keep      Action = "keep"
+	Deprecate Action = "deprecate"
+	Hide      Action = "hide"
+	Delete    Action = "delete"
+)
+
+// Step is one Item and what happens to it.
+type Step struct {
+	Action Action
+	Item   holding.Item
+	Why    string
+}
+
+// Decide says what happens to each of a place's Items at the time now, in the order in which it has to be done: what
+// others refer to is deleted after them. What is not ours gets no Step.
+//
+// An image goes from deprecated to hidden to deleted, one state a call and each in its time, as the policy of its upload type
+// has it. It stays where it is among the newest of its family, where its age, type, version or family is not known, or
+// where no policy is for its type; the newest public image of a family always stays. What something refers to is neither
+// hidden nor deleted. Everything else is deleted with the last Item that refers to it, or, where none ever did, when
+// it is as old as an orphan has to be.
+func Decide(items []holding.Item, policy holding.Policy, now time.Time) []Step {
+	d := decision{policy: policy, now: now, referrers: map[string][]string{}, deleted: map[string]bool{}}
+	for _, it := range items {
+		for _, id := range it.RefersTo {
+			d.referrers[id] = append(d.referrers[id], it.ID)
+		}
+	}
+	for _, family := range families(items) {
+		d.retire(family)
+	}
+	d.clear(items)
+	rank := map[Action]int{Keep: 0, Deprecate: 1, Hide: 2, Delete: 3}
+	slices.SortStableFunc(d.steps, func(a, b Step) int { return cmp.Compare(rank[a.Action], rank[b.Action]) })
+	return d.steps
+}
+
+type decision struct {
+	policy    holding.Policy
+	now       time.Time
+	referrers map[string][]string // of each ID, other Items
+	deleted   map[string]bool
+	steps     []Step
+}
+
+func (d *decision) add(a Action, it holding.Item, why string, args ...any) {
+	d.steps = append(d.steps, Step{a, it, fmt.Sprintf(why, args...)})
+	if a == Delete {
+		d.deleted[it.ID] = true
+	}
+}
+
+// families groups our images by region and family, newest first, in a stable order.
+func families(items []holding.Item) [][]holding.Item {
+	type key struct {
+		region, family string
+		t              image.UploadType
+	}
+	groups := map[key][]holding.Item{}
+	var keys []key
+	for _, it := range items {
+		if it.Kind != holding.Image || !it.Ours {
+			continue
+		}
+		k := key{it.Region, it.Family, it.UploadType}
+		if groups[k] == nil {
+			keys = append(keys, k)
+		}
+		groups[k] = append(groups[k], it)
+	}
+	slices.SortFunc(keys, func(a, b key) int {
+		return cmp.Or(cmp.Compare(a.family, b.family), cmp.Compare(a.t, b.t), cmp.Compare(a.region, b.region))
+	})
+	var all [][]holding.Item
+	for _, k := range keys {
+		group := groups[k]
+		slices.SortStableFunc(group, func(a, b holding.Item) int { return newer(a, b) })
+		all = append(all, group)
+	}
+	return all
+}
+
+// newer orders by version, and by age where that is the same or not known.
+func newer(a, b holding.Item) int {
+	x, errX := image.ParseVersion(a.Version)
+	y, errY := image.ParseVersion(b.Version)
+	if errX == nil && errY == nil {
+		if c := cmp.Or(cmp.Compare(y.Date, x.Date), cmp.Compare(y.Number, x.Number)); c != 0 {
+			return c
+		}
+	}
+	return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID))
+}
+
+// retire decides on the images of one family, newest first.
+func (d *decision) retire(family []holding.Item) {
+	newest := "" // the newest that was ever public
+	shown := 0
+	for _, it := range family {
+		it.ReplacedBy = newest
+		rule, ruled := d.policy.Types[it.UploadType]
+		wasPublic := it.Public || it.State != holding.Current
+		if wasPublic {
+			shown++
+		}
+		switch _, err := image.ParseVersion(it.Version); {
+		case it.Family == "" || it.UploadType == "":
+			d.add(Keep, it, "what it is of is not known")
+		case err != nil:
+			d.add(Keep, it, "its version %q is none of ours", it.Version)
+		case it.Created.IsZero():
+			d.add(Keep, it, "its age is not known")
+		case !ruled || rule.Keep < 1:
+			d.add(Keep, it, "no policy is for type %s", it.UploadType)
+		case newest == "":
+			d.add(Keep, it, "the family has no newer public image")
+		case wasPublic && shown <= rule.Keep:
+			d.add(Keep, it, "number %d of the %d newest", shown, rule.Keep)
+		default:
+			d.age(it, rule)
+		}
+		if wasPublic && newest == "" {
+			newest = it.ID
+		}
+	}
+}
+
+// age moves an image on that is none of the newest.
+func (d *decision) age(it holding.Item, rule holding.Retention) {
+	held := d.held(it)
+	switch it.State {
+	case holding.Current:
+		d.add(Deprecate, it, "not one of the %d newest", rule.Keep)
+	case holding.Deprecated:
+		d.wait(it, Deprecate, Hide, rule.HideAfter, held)
+	case holding.Hidden:
+		d.wait(it, Hide, Delete, rule.DeleteAfter, held)
+	default:
+		d.add(Keep, it, "its state %q is not known", it.State)
+	}
+}
+
+// wait does next when the image was long enough in its state. Where nobody knows since when it is, the state is set again,
+// which records the time.
+func (d *decision) wait(it holding.Item, again, next Action, after time.Duration, held string) {
+	due := it.Since.Add(after)
+	switch {
+	case it.Since.IsZero():
+		d.add(again, it, "nobody knows since when it is %s", it.State)
+	case held != "":
+		d.add(Keep, it, "%s refers to it", held)
+	case d.now.Before(due):
+		d.add(Keep, it, "%s since %s, %s from %s on", it.State, day(it.Since), next, day(due))
+	default:
+		d.add(next, it, "%s since %s", it.State, day(it.Since))
+	}
+}
+
+// held names what refers to an Item and stays, "" where nothing does.
+func (d *decision) held(it holding.Item) string {
+	if len(it.ReferencedBy) > 0 {
+		return it.ReferencedBy[0]
+	}
+	for _, id := range d.referrers[it.ID] {
+		if !d.deleted[id] {
+			return id
+		}
+	}
+	return ""
+}
+
+// clear deletes what nothing refers to any more, those first that refer to others.
+func (d *decision) clear(items []holding.Item) {
+	rest := slices.DeleteFunc(slices.Clone(items), func(it holding.Item) bool { return it.Kind == holding.Image || !it.Ours })
+	for again := true; again; {
+		again = false
+		rest = slices.DeleteFunc(rest, func(it holding.Item) bool {
+			if d.held(it) != "" || !d.orphaned(it) {
+				return false
+			}
+			why := "nothing refers to it"
+			if len(d.referrers[it.ID]) > 0 {
+				why = "what refers to it is deleted"
+			}
+			d.add(Delete, it, "%s", why)
+			again = true
+			return true
+		})
+	}
+	for _, it := range rest {
+		switch held := d.held(it); {
+		case held != "":
+			d.add(Keep, it, "%s refers to it", held)
+		case it.Created.IsZero():
+			d.add(Keep, it, "its age is not known")
+		default:
+			d.add(Keep, it, "nothing refers to it yet; an orphan from %s on", day(it.Created.Add(d.policy.Orphans)))
+		}
+	}
+}
+
+// orphaned: what lost its referrers just now goes with them; what never had one may belong to a publication under way.
+func (d *decision) orphaned(it holding.Item) bool {
+	if it.Created.IsZero() {
+		return false
+	}
+	return len(d.referrers[it.ID]) > 0 || d.policy.Orphans > 0 && !d.now.Before(it.Created.Add(d.policy.Orphans))
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

@@ -1,0 +1,227 @@
+package aws
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/service/ebs"
+	ebstypes "github.com/aws/aws-sdk-go-v2/service/ebs/types"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
+)
+
+// startMoto runs moto, a double of AWS that others wrote, until the test ends.
+func startMoto(t *testing.T) (endpoint string) {
+	t.Helper()
+	path, err := exec.LookPath("moto_server")
+	if err != nil {
+		t.Skip("moto_server is not installed here")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_, port, _ := net.SplitHostPort(address)
+	l.Close()
+	c := exec.Command(path, "-H", "127.0.0.1", "-p", port)
+	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	var said bytes.Buffer
+	c.Stdout, c.Stderr = &said, &said
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
+		<-ended
+		if t.Failed() {
+			t.Logf("moto_server said: %s", said.String())
+		}
+	})
+	for {
+		if conn, err := net.Dial("tcp", address); err == nil {
+			conn.Close()
+			return "http://" + address
+		}
+		select {
+		case err := <-ended:
+			t.Skipf("moto_server does not run here: %v: %s", err, said.String())
+		case <-t.Context().Done():
+			t.Fatal("moto_server does not answer")
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// forgotten are properties that moto does not keep, or gets wrong.
+var forgotten = []string{"block size", "tags", "architecture", "root device", "root device type", "virtualization type", "ENA support", "boot mode", "SR-IOV support", "IMDS support", "volume type", "volume size", "delete on termination"}
+
+// TestMoto has a double judge the calls that was not made for them. It does not know the calls of stage public.
+func TestMoto(t *testing.T) {
+	signIn(t)
+	for _, row := range []struct {
+		summary string
+		img     func(t *testing.T) *publish.Image
+	}{
+		{"a small image", func(t *testing.T) *publish.Image {
+			return publishtest.Image(t, publishtest.Options{Vendor: "ec2", Size: 5 << 20})
+		}},
+		{"the real one", func(t *testing.T) *publish.Image {
+			build := os.Getenv("DEBCLOUD_TEST_IMAGE")
+			if build == "" {
+				t.Skip("DEBCLOUD_TEST_IMAGE names no image")
+			}
+			img, err := publish.Open(publish.Options{BuildPath: passedAll(t, build), Stage: publish.Private, Type: "daily"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { img.Close() })
+			return img
+		}},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			img := row.img(t)
+			s := settings{Account: testAccount, Regions: []string{"us-east-1", "eu-west-1"}, Endpoint: startMoto(t)}
+			patience := patient
+			patience.poll, patience.pollMost, patience.visible = 10*time.Millisecond, time.Second, time.Minute
+			p, err := open("moto", s, environment{}, newJournal(t), patience, numbers{http.DefaultTransport})
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.lenient = forgotten
+			first, err := p.Publish(t.Context(), img, publish.Private)
+			if err != nil {
+				t.Fatal(err)
+			}
+			again, err := p.Publish(t.Context(), img, publish.Private)
+			if err != nil || again.Changed || len(again.Uploads) != 2 || again.Uploads[0].Data.Ref != first.Uploads[0].Data.Ref {
+				t.Errorf("once more: %+v: %v", again, err)
+			}
+			snapshot, err := kept(t.Context(), p, img)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f, err := img.Open(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := compareSnapshot(t.Context(), p.login.in("us-east-1").ebs, snapshot, f, img.Size()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// passedAll returns the document of the same image with a report that lets it be published: how it did in its tests is not of interest here.
+func passedAll(t *testing.T, build string) string {
+	t.Helper()
+	doc, err := manifest.ReadBuild(build)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(doc.ImagePath(build), filepath.Join(dir, doc.Data.Image.Name)); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, filepath.Base(build))
+	if err := manifest.Write(path, doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, suite := range []string{"check", "boot"} {
+		s := manifest.Suite{Name: suite, Started: time.Now(), Checks: []manifest.Check{{ID: "1-x", Name: "x holds", Result: manifest.Passed}}}
+		if err := manifest.RecordSuite(manifest.Base(path)+".report.json", doc, s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return path
+}
+
+// numbers puts one thing right: moto sends the indices of blocks as texts.
+type numbers struct{ http.RoundTripper }
+
+var quotedIndex = regexp.MustCompile(`"BlockIndex": ?"(\d+)"`)
+
+func (n numbers) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := n.RoundTripper.RoundTrip(r)
+	if err != nil || r.Method != http.MethodGet || !strings.HasSuffix(r.URL.Path, "/blocks") {
+		return response, err
+	}
+	body, err := io.ReadAll(response.Body)
+	response.Body.Close()
+	body = quotedIndex.ReplaceAll(body, []byte(`"BlockIndex": $1`))
+	response.Body, response.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	response.Header.Del("Content-Length")
+	return response, err
+}
+
+// kept returns the snapshot that the journal tells of. moto makes another one for each image.
+func kept(ctx context.Context, p *Publisher, img *publish.Image) (string, error) {
+	e, err := p.journal.Lock(ctx, journal.Key{Target: p.target, Digest: img.Digest.String(), Image: img.Name()})
+	if err != nil {
+		return "", err
+	}
+	defer e.Unlock()
+	return journal.Step(ctx, e, "snapshot", func(context.Context, bool) (string, error) { return "", errors.New("the journal knows no snapshot") })
+}
+
+// compareSnapshot reads a snapshot back and compares it with the image, bit for bit.
+func compareSnapshot(ctx context.Context, c *ebs.Client, id string, image io.ReaderAt, size int64) error {
+	blocks := map[int64]ebstypes.Block{}
+	for pages := ebs.NewListSnapshotBlocksPaginator(c, &ebs.ListSnapshotBlocksInput{SnapshotId: &id}); pages.HasMorePages(); {
+		page, err := pages.NextPage(ctx)
+		if err != nil {
+			return err
+		}
+		for _, b := range page.Blocks {
+			blocks[int64(deref(b.BlockIndex))] = b
+		}
+	}
+	want := make([]byte, blockSize)
+	for at := int64(0); at < size; at += blockSize {
+		clear(want)
+		if _, err := image.ReadAt(want[:min(blockSize, size-at)], at); err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		b, written := blocks[at/blockSize]
+		have := make([]byte, blockSize)
+		if written {
+			out, err := c.GetSnapshotBlock(ctx, &ebs.GetSnapshotBlockInput{SnapshotId: &id, BlockIndex: b.BlockIndex, BlockToken: b.BlockToken})
+			if err != nil {
+				return err
+			}
+			have, err = io.ReadAll(out.BlockData)
+			if err != nil {
+				return err
+			}
+			if sum := sha256.Sum256(have); deref(out.Checksum) != base64.StdEncoding.EncodeToString(sum[:]) {
+				return fmt.Errorf("the checksum of block %d is not that of its data", at/blockSize)
+			}
+		}
+		if !bytes.Equal(have, want) {
+			return fmt.Errorf("block %d of %s differs from the image", at/blockSize, id)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package azure
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/pageblob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
+)
+
+// envAzurite names a node_modules directory with Azurite, Microsoft's emulator of the storage services.
+const envAzurite = "DEBCLOUD_TEST_AZURITE"
+
+// TestAzurite writes an image's pages and footer to a page blob that no one here wrote, and has qemu-img read it as a VHD.
+func TestAzurite(t *testing.T) {
+	modules := os.Getenv(envAzurite)
+	if modules == "" {
+		t.Skipf("%s names no node_modules with Azurite: make test installs it", envAzurite)
+	}
+	build := publishtest.Build(t, publishtest.Options{Vendor: "azure", Size: 64 << 20})
+	img := testImage(t, publishtest.Options{Size: 64 << 20})
+	size := vhdSize(img.Size())
+	address := startAzurite(t, modules, size+footerSize)
+	p, err := New(newFake(t).target, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &work{session: &session{Publisher: p}, img: img}
+	if err := w.writePages(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
+	pages, err := pageblob.NewClientWithNoCredential(address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := pages.DownloadStream(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	vhd := filepath.Join(t.TempDir(), "back.vhd")
+	f, err := os.Create(vhd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if n, err := io.Copy(f, response.Body); err != nil || n != size+footerSize {
+		t.Fatalf("%d bytes came back: %v", n, err)
+	}
+	qemu(t, "compare", "-f", "raw", "-F", "vpc", strings.TrimSuffix(build, ".build.json")+".raw", vhd)
+	demandNoZeroPages(t, pages)
+	// What Azurite refuses, the fake has to refuse: writes that are not whole pages.
+	if _, err := pages.UploadPages(t.Context(), nopClose{bytes.NewReader(make([]byte, 100))}, blob.HTTPRange{Count: 100}, nil); err == nil {
+		t.Error("Azurite took a page of 100 bytes")
+	}
+}
+
+type nopClose struct{ io.ReadSeeker }
+
+func (nopClose) Close() error { return nil }
+
+// demandNoZeroPages lists the ranges that were written: no more than the data and what lies with it in a block.
+func demandNoZeroPages(t *testing.T, pages *pageblob.Client) {
+	t.Helper()
+	var written int64
+	for pager := pages.NewGetPageRangesPager(nil); pager.More(); {
+		page, err := pager.NextPage(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range page.PageRange {
+			written += *r.End - *r.Start + 1
+		}
+	}
+	if most := int64(64<<20/16 + 64<<20/8 + 3*raw.Cluster); written > most {
+		t.Errorf("%d bytes were written of an image that has %d of data", written, most)
+	}
+}
+
+// startAzurite returns the address, signed, of an empty page blob of size bytes.
+func startAzurite(t *testing.T, modules string, size int64) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	l.Close()
+	c := exec.Command(filepath.Join(modules, ".bin", "azurite-blob"), "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent",
+		"--blobHost", "127.0.0.1", "--blobPort", fmt.Sprint(port))
+	c.Dir = t.TempDir()
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var said bytes.Buffer
+	c.Stdout, c.Stderr = &said, &said
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait()
+	})
+	account := fmt.Sprintf("http://127.0.0.1:%d/devstoreaccount1", port)
+	deadline := time.Now().Add(5 * time.Minute)
+	for {
+		if response, err := http.Get(account); err == nil {
+			response.Body.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("Azurite does not answer: %s", said.String())
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return makeBlob(t, account, size)
+}
+
+// developmentKey is the well-known one of the emulator's only account.
+var developmentKey, _ = base64.StdEncoding.DecodeString("Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==")
+
+func makeBlob(t *testing.T, account string, size int64) string {
+	t.Helper()
+	credential, err := container.NewSharedKeyCredential("devstoreaccount1", base64.StdEncoding.EncodeToString(developmentKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := container.NewClientWithSharedKeyCredential(account+"/disks", credential, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Create(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	b := c.NewPageBlobClient("disk")
+	if _, err := b.Create(context.WithoutCancel(t.Context()), size, nil); err != nil {
+		t.Fatal(err)
+	}
+	address, err := b.GetSASURL(sas.BlobPermissions{Read: true, Write: true}, time.Now().Add(time.Hour), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address
+}

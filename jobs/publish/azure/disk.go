@@ -1,0 +1,185 @@
+package azure
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5" // Content-MD5, by which the storage service checks each request
+	"errors"
+	"net/http"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
+	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/pageblob"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+)
+
+const (
+	blockSize = 4 * mib // the most that one Put Page takes
+	senders   = 16
+	grantTime = 24 * 60 * 60 // seconds
+)
+
+// disk returns the identifier of a managed disk with the image in it. One that an earlier process left incomplete is deleted: a page
+// blob does not tell which of its pages are from a write that was cut, or from an image that was altered.
+func (w *work) disk(ctx context.Context) (string, error) {
+	name := diskName(w.img)
+	have, err := w.disks.Get(ctx, w.group, name, nil)
+	switch {
+	case err == nil && deref(have.Tags[tagDigest]) != w.img.Digest.String():
+		return "", fault.WithHint(fault.Inputf("disk %s in resource group %s is not of debcloud", name, w.group), "delete it, or publish to another resource group")
+	case err == nil && deref(have.Tags[tagUploaded]) != "":
+		return *have.ID, nil
+	case err == nil:
+		if err := w.dropDisk(ctx, name); err != nil {
+			return "", err
+		}
+	case !notFound(err):
+		return "", w.explain(ctx, "look at disk "+name, err)
+	}
+	var id string
+	err = w.once(ctx, "disk", func(ctx context.Context) error {
+		id, err = w.upload(ctx, name)
+		return err
+	})
+	return id, err
+}
+
+// upload makes the disk and fills it.
+func (w *work) upload(ctx context.Context, name string) (string, error) {
+	made, err := w.createDisk(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	grant, err := w.disks.BeginGrantAccess(ctx, w.group, name, armcompute.GrantAccessData{Access: ref(armcompute.AccessLevelWrite), DurationInSeconds: ref[int32](grantTime)}, nil)
+	access, err := wait(ctx, w.session, grant, err)
+	if err != nil {
+		return "", w.explain(ctx, "ask to write to disk "+name, err)
+	}
+	if err := w.writePages(ctx, deref(access.AccessSAS)); err != nil {
+		if fault.KindOf(err) == fault.Input && ctx.Err() == nil { // the image is not what its documents say
+			err = errors.Join(err, w.dropDisk(ctx, name))
+		}
+		return "", err
+	}
+	if err := w.revoke(ctx, name); err != nil {
+		return "", err
+	}
+	complete := tags(w.img)
+	complete[tagUploaded] = ref("true")
+	update, err := w.disks.BeginUpdate(ctx, w.group, name, armcompute.DiskUpdate{Tags: complete}, nil)
+	if _, err = wait(ctx, w.session, update, err); err != nil {
+		return "", w.explain(ctx, "mark disk "+name+" as complete", err)
+	}
+	return deref(made.ID), nil
+}
+
+func (w *work) createDisk(ctx context.Context, name string) (*armcompute.Disk, error) {
+	arch, err := architecture(w.img.Build.Data.Info.Arch)
+	if err != nil {
+		return nil, err
+	}
+	poller, err := w.disks.BeginCreateOrUpdate(ctx, w.group, name, armcompute.Disk{
+		Location: &w.home, Tags: tags(w.img),
+		SKU: &armcompute.DiskSKU{Name: ref(armcompute.DiskStorageAccountTypesStandardLRS)},
+		Properties: &armcompute.DiskProperties{
+			OSType:           ref(armcompute.OperatingSystemTypesLinux),
+			HyperVGeneration: ref(armcompute.HyperVGenerationV2),
+			CreationData: &armcompute.CreationData{
+				CreateOption: ref(armcompute.DiskCreateOptionUpload), UploadSizeBytes: ref(vhdSize(w.img.Size()) + footerSize),
+			},
+			SupportedCapabilities: &armcompute.SupportedCapabilities{Architecture: &arch, AcceleratedNetwork: ref(true), DiskControllerTypes: ref("SCSI, NVMe")},
+		},
+	}, nil)
+	made, err := wait(ctx, w.session, poller, err)
+	return &made.Disk, w.explain(ctx, "make disk "+name, err)
+}
+
+// writePages sends what is not zero, and the footer after it.
+func (w *work) writePages(ctx context.Context, address string) error {
+	pages, err := pageblob.NewClientWithNoCredential(address, &pageblob.ClientOptions{ClientOptions: w.clientOptions})
+	if err != nil {
+		return fault.Outsidef("Azure gave no address to write to: %s", said(err))
+	}
+	put := func(ctx context.Context, offset int64, data []byte) error {
+		sum := md5.Sum(data)
+		_, err := pages.UploadPages(ctx, streaming.NopCloser(bytes.NewReader(data)), blob.HTTPRange{Offset: offset, Count: int64(len(data))},
+			&pageblob.UploadPagesOptions{TransactionalValidation: blob.TransferValidationTypeMD5(sum[:])})
+		return w.explainPage(ctx, err)
+	}
+	_, err = w.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: senders}, func(ctx context.Context, b raw.Block) error {
+		offset, data := trim(b.Offset, b.Data)
+		return put(ctx, offset, data)
+	})
+	if err != nil {
+		return err
+	}
+	size := vhdSize(w.img.Size())
+	return put(ctx, size, footer(size, w.img.Digest, w.img.Version.Time()))
+}
+
+func (w *work) explainPage(ctx context.Context, err error) error {
+	if status(err) == http.StatusForbidden {
+		return fault.Outsidef("write to the disk: the grant has ended: %s", said(err))
+	}
+	return w.explain(ctx, "write to the disk", err)
+}
+
+// trim leaves out zero clusters at both ends of a block, and fills up the last page.
+func trim(offset int64, data []byte) (int64, []byte) {
+	for len(data) > raw.Cluster && raw.Zero(data[:raw.Cluster]) {
+		offset, data = offset+raw.Cluster, data[raw.Cluster:]
+	}
+	for len(data) > raw.Cluster {
+		last := (len(data) - 1) / raw.Cluster * raw.Cluster
+		if !raw.Zero(data[last:]) {
+			break
+		}
+		data = data[:last]
+	}
+	if rest := len(data) % 512; rest != 0 {
+		data = append(data[:len(data):len(data)], make([]byte, 512-rest)...)
+	}
+	return offset, data
+}
+
+func (w *work) revoke(ctx context.Context, name string) error { return w.session.revoke(ctx, name) }
+
+// revoke ends the grant to write to a disk. Where there is none it does nothing.
+func (s *session) revoke(ctx context.Context, name string) error {
+	poller, err := s.disks.BeginRevokeAccess(ctx, s.group, name, nil)
+	if _, err = wait(ctx, s, poller, err); err != nil && !notFound(err) {
+		return s.explain(ctx, "end the grant to write to disk "+name, err)
+	}
+	return nil
+}
+
+// dropDisk deletes a disk, which it may be gone already. Azure answers 409 for a while after it was read.
+func (s *session) dropDisk(ctx context.Context, name string) error {
+	if err := s.revoke(ctx, name); err != nil {
+		return err
+	}
+	return s.persist(ctx, "delete disk "+name, func() error {
+		poller, err := s.disks.BeginDelete(ctx, s.group, name, nil)
+		_, err = wait(ctx, s, poller, err)
+		return err
+	})
+}
+
+// persist tries again what a conflict keeps from being done.
+func (s *session) persist(ctx context.Context, doing string, do func() error) error {
+	for n := int32(0); ; n++ {
+		err := do()
+		switch {
+		case err == nil, notFound(err):
+			return nil
+		case status(err) != http.StatusConflict || n == s.patience.retries:
+			return s.explain(ctx, doing, err)
+		}
+		if err := sleep(ctx, s.patience.pause<<min(n, 4)); err != nil {
+			return err
+		}
+	}
+}

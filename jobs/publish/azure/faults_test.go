@@ -1,0 +1,276 @@
+package azure
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/holding"
+	"salsa.debian.org/cloud-team/debcloud/internal/target"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/azure/azuretest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
+)
+
+const (
+	definition = "debian-13-azure-amd64-daily"
+	number     = "0.20260814.1"
+)
+
+func openJournal(t testing.TB) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(t.Context(), filepath.Join(t.TempDir(), "journal.db"), journal.Wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	return j
+}
+
+func testImage(t testing.TB, o publishtest.Options) *publish.Image {
+	t.Helper()
+	o.Vendor = "azure"
+	return publishtest.Image(t, o)
+}
+
+func (f *fake) publishOnce(t *testing.T, img *publish.Image, stage publish.Stage) *publish.Publication {
+	t.Helper()
+	done, err := f.publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), img, stage)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
+// TestWhatGoesWrong tells, row by row, what a person reads.
+func TestWhatGoesWrong(t *testing.T) {
+	for _, row := range []struct {
+		summary string
+		spoil   func(t *testing.T, f *fake)
+		kind    fault.Kind
+		want    string // in the error
+		hint    string
+	}{
+		{"the id token has expired", func(_ *testing.T, f *fake) { f.Expired = true },
+			fault.Input, "Azure refuses the credentials", "an id token lives no longer than its job"},
+		{"no credentials at all", func(t *testing.T, _ *fake) { t.Setenv("AZURE_ID_TOKEN", "") },
+			fault.Input, "none of AZURE_ID_TOKEN", "declare an id token named AZURE_ID_TOKEN"},
+		{"another subscription than the credentials'", func(_ *testing.T, f *fake) { f.target.Account = "12345678-0000-0000-0000-000000000000" },
+			fault.Input, "the credentials know no subscription 12345678", "correct the target's account"},
+		{"a right is missing", func(_ *testing.T, f *fake) {
+			f.Permissions = slices.DeleteFunc(slices.Clone(needed), func(a string) bool { return strings.HasSuffix(a, "versions/write") })
+		}, fault.Input, "may not do this: 403 AuthorizationFailed", "whoami"},
+		{"the quota is used up", func(t *testing.T, f *fake) {
+			f.publishOnce(t, testImage(t, publishtest.Options{Version: "20260101-1"}), publish.Private)
+			f.Quota = 1
+		}, fault.Outside, "a quota of the subscription is used up: 409 QuotaExceeded", "pruned"},
+		{"no such gallery", func(_ *testing.T, f *fake) { f.target.Settings["gallery"] = "other" },
+			fault.Input, "look at gallery other in resource group cloud-images: it does not exist", ""},
+		{"the version is taken by something that is not ours", func(t *testing.T, f *fake) {
+			f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Private)
+			f.SetTag(definition, number, tagDigest, "")
+		}, fault.Input, "version " + number + " of " + definition + " in gallery debian_images is not of debcloud", "delete it"},
+		{"another image is published as that version", func(t *testing.T, f *fake) {
+			f.publishOnce(t, testImage(t, publishtest.Options{Seed: 9}), publish.Private)
+		}, fault.Input, "is published already, as version " + number, "another version"},
+		{"a definition for other machines", func(_ *testing.T, f *fake) {
+			f.Define(definition, map[string]any{"osType": "Linux", "osState": "Specialized", "architecture": "x64", "hyperVGeneration": "V1"})
+		}, fault.Input, "image definition " + definition + " has Hyper-V generation V1 instead of V2, state of the system Specialized instead of Generalized, no NVMe", "cannot be changed"},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			f := newFake(t)
+			row.spoil(t, f)
+			p := f.publisher(t, &publishtest.Line{}, openJournal(t))
+			_, err := p.Publish(t.Context(), testImage(t, publishtest.Options{}), publish.Public)
+			if err == nil || !strings.Contains(err.Error(), row.want) || fault.KindOf(err) != row.kind || !strings.Contains(fault.HintOf(err), row.hint) {
+				t.Errorf("the error is %v, of kind %d, hint %q", err, fault.KindOf(err), fault.HintOf(err))
+			}
+			if err != nil && (strings.Contains(err.Error(), azuretest.Assertion) || strings.Contains(err.Error(), "sig=") || strings.Contains(err.Error(), "\n")) {
+				t.Errorf("the error has a secret or several lines: %v", err)
+			}
+		})
+	}
+}
+
+// TestOneRegionFails demands that the others are published all the same, and that the next run completes the one.
+func TestOneRegionFails(t *testing.T) {
+	f := newFake(t)
+	f.target.Regions = []string{"West Europe", "eastus", "southeastasia", "atlantis"}
+	f.Broken = []string{"eastus"}
+	img := testImage(t, publishtest.Options{})
+	done, err := f.publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), img, publish.Public)
+	if done == nil || len(done.Uploads) != 2 || fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), "2 of 4 regions failed") || !strings.Contains(err.Error(), "region eastus: replication is Failed") {
+		t.Fatalf("published %+v, error %v", done, err)
+	}
+	f.Broken = nil
+	done, err = f.publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), img, publish.Public)
+	if done == nil || len(done.Uploads) != 3 || fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), "region atlantis: the subscription does not have it") {
+		t.Errorf("the second time: %+v, error %v", done, err)
+	}
+	if left := f.Disks(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestEveryRegion(t *testing.T) {
+	f := newFake(t)
+	f.target.Regions = []string{"*"}
+	if done := f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Private); len(done.Uploads) != len(f.Locations) {
+		t.Errorf("%d uploads", len(done.Uploads))
+	}
+}
+
+func TestRegionsThatCannotBeListed(t *testing.T) {
+	f := newFake(t)
+	f.NoLocations = true
+	f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Private)
+}
+
+func TestDeletionsThatConflict(t *testing.T) {
+	f := newFake(t)
+	f.Conflicts = 3
+	f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Public)
+	if left := f.Disks(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestWhoami(t *testing.T) {
+	f := newFake(t)
+	f.Permissions = []string{"Microsoft.Compute/galleries/*", "Microsoft.Compute/disks/*/action", "Microsoft.Compute/disks/read"}
+	who, err := f.publisher(t, &publishtest.Line{}, nil).Whoami(t.Context())
+	want := []string{"Microsoft.Compute/disks/write", "Microsoft.Compute/disks/delete"}
+	if err != nil || who.Account != azuretest.Subscription || !strings.Contains(who.Principal, azuretest.Client) || !who.Until.Equal(time.Unix(4102444800, 0)) || !slices.Equal(who.Missing, want) {
+		t.Errorf("%+v, %v", who, err)
+	}
+}
+
+// TestRoleOfREADME publishes and prunes with the rights that README.md asks for, and no others.
+func TestRoleOfREADME(t *testing.T) {
+	f := newFake(t)
+	f.Permissions = needed
+	f.NoLocations = true
+	f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Public)
+	retire(t, f.publisher(t, &publishtest.Line{}, nil))
+}
+
+func TestClientSecret(t *testing.T) {
+	f := newFake(t)
+	t.Setenv("AZURE_ID_TOKEN", "")
+	t.Setenv("AZURE_CLIENT_SECRET", azuretest.ClientSecret)
+	if who, err := f.publisher(t, &publishtest.Line{}, nil).Whoami(t.Context()); err != nil || !who.Until.IsZero() {
+		t.Errorf("%+v, %v", who, err)
+	}
+}
+
+// retire takes the only version, which is public, through all that pruning does, each step twice.
+func retire(t *testing.T, p *Publisher) {
+	t.Helper()
+	one := func() holding.Item {
+		t.Helper()
+		all, err := p.List(t.Context())
+		if err != nil || len(all) > 1 {
+			t.Fatalf("listed %+v, %v", all, err)
+		}
+		return append(all, holding.Item{})[0]
+	}
+	it := one()
+	if it.Kind != holding.Image || it.State != holding.Current || !it.Public || it.Created.IsZero() || it.Family != "trixie azure amd64 daily" || it.Version != "20260814-1" {
+		t.Fatalf("the published version is %+v", it)
+	}
+	for _, step := range []struct {
+		do    func(holding.Item) error
+		state holding.State
+	}{
+		{func(it holding.Item) error { return p.Deprecate(t.Context(), it) }, holding.Deprecated},
+		{func(it holding.Item) error { return p.Hide(t.Context(), it) }, holding.Hidden},
+	} {
+		before := it
+		for range 2 {
+			if err := step.do(before); err != nil {
+				t.Fatalf("%s: %v", step.state, err)
+			}
+		}
+		if it = one(); it.State != step.state || it.Since.IsZero() {
+			t.Fatalf("the version should be %s, it is %+v", step.state, it)
+		}
+		if err := p.Delete(t.Context(), before); fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), "by now") {
+			t.Errorf("deleting a version that is in another state by now: %v", err)
+		}
+	}
+	for range 2 {
+		if err := p.Delete(t.Context(), it); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if it := one(); it.ID != "" {
+		t.Errorf("a deleted version is still there: %+v", it)
+	}
+}
+
+// TestOrphanDisk lists and deletes the disk of a publication that was never taken up again.
+func TestOrphanDisk(t *testing.T) {
+	f := newFake(t)
+	f.Permissions = slices.DeleteFunc(slices.Clone(needed), func(a string) bool { return strings.HasSuffix(a, "versions/write") })
+	p := f.publisher(t, &publishtest.Line{}, openJournal(t))
+	if _, err := p.Publish(t.Context(), testImage(t, publishtest.Options{}), publish.Private); err == nil {
+		t.Fatal("published without the right to")
+	}
+	all, err := p.List(t.Context())
+	if err != nil || len(all) != 1 || all[0].Kind != holding.Disk || !all[0].Ours || all[0].Created.IsZero() {
+		t.Fatalf("listed %+v, %v", all, err)
+	}
+	for range 2 {
+		if err := p.Delete(t.Context(), all[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := f.Disks(); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	whole := func() target.Target {
+		return target.Target{Name: "x", Provider: "azure", Account: "s", Regions: []string{"eastus"}, Settings: map[string]string{"resource-group": "g", "gallery": "images"}}
+	}
+	for _, row := range []struct {
+		change func(*target.Target)
+		want   string
+	}{
+		{func(t *target.Target) { t.Account = "" }, "names no account"},
+		{func(t *target.Target) { t.Regions = nil }, "names no regions"},
+		{func(t *target.Target) { t.Settings["gallery"] = "debian-images" }, "names of galleries have no hyphens"},
+		{func(t *target.Target) { t.Settings["client-secret"] = "x" }, `the setting "client-secret", which provider azure does not know`},
+		{func(t *target.Target) { t.Partition = "AzureMoon" }, `the partition "AzureMoon"`},
+		{func(t *target.Target) { t.Settings["endpoint"] = "http://127.0.0.1:1" }, "which is no https address"},
+	} {
+		to := whole()
+		row.change(&to)
+		p, err := New(to, nil, nil)
+		if err == nil {
+			_, err = p.Whoami(t.Context())
+		}
+		if fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v", row.want, err)
+		}
+	}
+}
+
+func TestMatches(t *testing.T) {
+	for _, row := range []struct {
+		pattern string
+		want    bool
+	}{
+		{"*", true}, {"Microsoft.Compute/*", true}, {"Microsoft.Compute/*/read", true}, {"microsoft.compute/DISKS/read", true},
+		{"Microsoft.Compute/disks/*/read", false}, {"*/write", false}, {"Microsoft.Compute/disks", false}, {"", false},
+	} {
+		if got := matchesAny([]string{row.pattern}, "Microsoft.Compute/disks/read"); got != row.want {
+			t.Errorf("%q: %v", row.pattern, got)
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package journal
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+)
+
+// Step does one step of e, or returns the result of an earlier try that ended, without calling do.
+//
+// again tells do that an earlier try began and did not end: what do makes may be there already. T must survive
+// encoding/json, and holds no secret. Steps of one Entry may run side by side under different names. An error of do is returned as it is.
+func Step[T any](ctx context.Context, e *Entry, name string, do func(ctx context.Context, again bool) (T, error)) (T, error) {
+	var zero T
+	kept, tries, err := e.begin(ctx, name)
+	if err != nil {
+		return zero, err
+	}
+	if kept != nil {
+		var result T
+		if err := json.Unmarshal([]byte(*kept), &result); err != nil {
+			return zero, e.journal.explain(ctx, fmt.Errorf("the result of step %q is not one of this program's: %w", name, err))
+		}
+		return result, nil
+	}
+	result, err := do(ctx, tries > 1)
+	if err != nil {
+		if unwritten := e.fail(name, err); unwritten != nil {
+			slog.WarnContext(ctx, "journal does not tell why a step failed", "step", name, "error", unwritten)
+		}
+		return zero, err
+	}
+	text, err := json.Marshal(result)
+	if err != nil {
+		return zero, fmt.Errorf("keep the result of step %q: %w", name, err)
+	}
+	return result, e.end(name, string(text))
+}
+
+// begin writes that the step begins. kept is the result of a step that ended.
+func (e *Entry) begin(ctx context.Context, name string) (kept *string, tries int, err error) {
+	if ctx.Err() != nil {
+		return nil, 0, context.Cause(ctx)
+	}
+	db := e.journal.db
+	err = db.QueryRowContext(ctx, "SELECT result FROM step WHERE target = ? AND digest = ? AND image = ? AND name = ? AND ended IS NOT NULL",
+		e.Target, e.Digest, e.Image, name).Scan(&kept)
+	if err == nil && kept != nil {
+		return kept, 0, nil
+	}
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, 0, e.journal.explain(ctx, err)
+	}
+	err = db.QueryRowContext(ctx, `INSERT INTO step (target, digest, image, name, tries, began) VALUES (?, ?, ?, ?, 1, ?)
+		ON CONFLICT DO UPDATE SET tries = tries + 1, began = excluded.began, ended = NULL, result = NULL, error = NULL RETURNING tries`,
+		e.Target, e.Digest, e.Image, name, now()).Scan(&tries)
+	return nil, tries, e.journal.explain(ctx, err)
+}
+
+// end writes the result, also when the context has ended meanwhile: the step did.
+func (e *Entry) end(name, result string) error {
+	return e.write("UPDATE step SET ended = ?, result = ? WHERE target = ? AND digest = ? AND image = ? AND name = ?", now(), result, e.Target, e.Digest, e.Image, name)
+}
+
+func (e *Entry) fail(name string, why error) error {
+	return e.write("UPDATE step SET error = ? WHERE target = ? AND digest = ? AND image = ? AND name = ?", WithoutQueries(why.Error()), e.Target, e.Digest, e.Image, name)
+}
+
+func (e *Entry) write(query string, args ...any) error {
+	if _, err := e.journal.db.ExecContext(context.Background(), query, args...); err != nil {
+		return fault.Outsidef("the journal %s cannot be written: %w", e.journal.path, err)
+	}
+	return nil
+}
+
+var queryForm = regexp.MustCompile(`([a-z][a-z0-9+.-]*://[^\s"'?]*)\?[^\s"']*`)
+
+// WithoutQueries takes the queries out of all URLs in a text: clouds put signatures there.
+func WithoutQueries(text string) string { return queryForm.ReplaceAllString(text, "$1?…") }

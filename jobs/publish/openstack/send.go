@@ -1,0 +1,302 @@
+package openstack
+
+import (
+	"context"
+	"crypto/md5" // what a Glance may be configured to tell
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io"
+	"os"
+	"slices"
+	"sync"
+
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/imagedata"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/imageimport"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/qcow2"
+	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
+)
+
+// source makes, of the raw image, the bytes that are sent. All regions share it.
+type source struct {
+	img    *publish.Image
+	format string
+
+	once   sync.Once
+	failed error
+	file   *os.File
+	data   []raw.Extent // that are not all zeros
+	stream *qcow2.Stream
+}
+
+// open finds out what is not zero: a qcow2 image begins with the tables that say it. Zeros are read here, once, and then no more.
+func (s *source) open(ctx context.Context) error {
+	s.once.Do(func() {
+		if s.file, s.failed = s.img.Open(ctx); s.failed != nil {
+			return
+		}
+		extents, size, err := raw.Map(s.file)
+		if err == nil && s.format == "qcow2" {
+			s.data, err = nonZero(ctx, s.file, extents)
+		}
+		if err == nil && s.format == "qcow2" {
+			s.stream, err = qcow2.NewStream(s.file, size, s.data)
+		}
+		s.failed = err
+	})
+	return s.failed
+}
+
+// nonZero returns the clusters of extents that hold something else than zeros.
+func nonZero(ctx context.Context, f io.ReaderAt, extents []raw.Extent) ([]raw.Extent, error) {
+	var data []raw.Extent
+	buf := make([]byte, 16*raw.Cluster)
+	for _, e := range extents {
+		for at := e.Offset; at < e.Offset+e.Length; {
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
+			p := buf[:min(int64(len(buf)), e.Offset+e.Length-at)]
+			if n, err := f.ReadAt(p, at); n < len(p) {
+				return nil, err
+			}
+			_ = raw.Clusters(at, p, func(offset int64, cluster []byte) error {
+				last := len(data) - 1
+				switch {
+				case raw.Zero(cluster):
+				case last >= 0 && data[last].Offset+data[last].Length == offset:
+					data[last].Length += int64(len(cluster))
+				default:
+					data = append(data, raw.Extent{Offset: offset, Length: int64(len(cluster))})
+				}
+				return nil
+			})
+			at += int64(len(p))
+		}
+	}
+	return data, nil
+}
+
+// size of what is sent, in bytes.
+func (s *source) size() int64 {
+	if s.stream != nil {
+		return s.stream.Size()
+	}
+	return s.img.Size()
+}
+
+// sum returns the SHA-512 of what is, or was, sent.
+func (s *source) sum(ctx context.Context) (string, error) { return s.sumBy(ctx, "sha512", s.format) }
+
+// sumBy reads everything that is sent in a format and returns its digest, in hexadecimal, by the algorithm that a Glance names.
+func (s *source) sumBy(ctx context.Context, algorithm, format string) (string, error) {
+	if format == "raw" && algorithm == "sha512" {
+		return s.img.Digest.Hex(), nil
+	}
+	algorithms := map[string]func() hash.Hash{"sha512": sha512.New, "sha384": sha512.New384, "sha256": sha256.New, "sha1": sha1.New, "md5": md5.New}
+	h := algorithms[algorithm]
+	if h == nil {
+		return "", fault.WithHint(fault.Inputf("the cloud hashes images with %q, which is not known here, so what it has cannot be verified", algorithm), "have Glance's hashing_algorithm set to sha512")
+	}
+	if err := s.open(ctx); err != nil {
+		return "", err
+	}
+	sum := h()
+	var r io.Reader = io.NewSectionReader(s.file, 0, s.img.Size())
+	if format == "qcow2" {
+		r = io.NewSectionReader(s.stream, 0, s.stream.Size())
+	}
+	if _, err := io.Copy(sum, &cancelled{ctx, r}); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// cancelled is a reader that ends with a context.
+type cancelled struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c *cancelled) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.r.Read(p)
+}
+
+// body is what a request sends, of a known size.
+type body struct {
+	*io.PipeReader
+	size int64
+}
+
+// lostError says that data may or may not have arrived: the image's status tells.
+type lostError struct{ error }
+
+func (e *lostError) Unwrap() error { return e.error }
+
+// send gives a queued image its data. Where the cloud offers to import what was staged, that is the way: then it may check it and bring
+// it into the form of its own store. What is sent is compared with the image's documents as it is read.
+func (w *work) send(ctx context.Context, id string) (made, error) {
+	if err := w.source.open(ctx); err != nil {
+		return made{}, err
+	}
+	offered, err := w.imports(ctx)
+	if err != nil {
+		return made{}, err
+	}
+	w.changed = true
+	put := func(r io.Reader) error { return imagedata.Upload(ctx, w.images, id, r).ExtractErr() }
+	if offered {
+		put = func(r io.Reader) error { return imagedata.Stage(ctx, w.images, id, r).ExtractErr() }
+	}
+	r, pw := io.Pipe()
+	answered := make(chan error, 1)
+	go func() {
+		err := put(&body{r, w.source.size()})
+		r.CloseWithError(cmpError(err, io.ErrClosedPipe)) // so that no one writes to what nobody reads
+		answered <- err
+	}()
+	h := sha512.New()
+	wrong := w.img.Copy(ctx, "upload to "+w.name, newPipeSink(w.source, io.MultiWriter(pw, h), pw))
+	if wrong != nil {
+		pw.CloseWithError(wrong)
+	}
+	err = <-answered
+	if wrong != nil && fault.KindOf(wrong) == fault.Input && ctx.Err() == nil {
+		return made{}, w.refuse(ctx, id, wrong)
+	}
+	if ctx.Err() != nil {
+		return made{}, context.Cause(ctx)
+	}
+	if err == nil && wrong != nil {
+		return made{}, wrong // the image cannot be read
+	}
+	if err != nil && !transient(err) && status(err) != 409 && status(err) != 410 {
+		return made{}, w.explain(ctx, "upload image "+id, err)
+	}
+	if err != nil {
+		return made{}, &lostError{w.explain(ctx, "upload image "+id, err)}
+	}
+	sent := made{ID: id, Format: w.settings.format, SHA512: hex.EncodeToString(h.Sum(nil))}
+	if offered {
+		err = w.importStaged(ctx, id)
+	}
+	return sent, err
+}
+
+// importStaged starts the import of staged data, where that was not started before.
+func (w *work) importStaged(ctx context.Context, id string) error {
+	err := imageimport.Create(ctx, w.images, id, imageimport.CreateOpts{Name: imageimport.GlanceDirectMethod}).ExtractErr()
+	if status(err) == 409 {
+		return nil
+	}
+	return w.explain(ctx, "import image "+id, err)
+}
+
+// refuse deletes what was made of an image that is not what its documents say.
+func (w *work) refuse(ctx context.Context, id string, why error) error {
+	i, err := w.get(ctx, id)
+	if err == nil {
+		err = w.remove(ctx, i)
+	}
+	if err != nil && status(err) != 404 {
+		return errors.Join(why, err)
+	}
+	return why
+}
+
+// imports tells whether the cloud offers to import staged data.
+func (w *work) imports(ctx context.Context) (bool, error) {
+	info, err := imageimport.Get(ctx, w.images).Extract()
+	switch status(err) {
+	case 403, 404, 405: // older than the import API, or a cloud that hides it
+		return false, nil
+	}
+	if err != nil {
+		return false, w.explain(ctx, "ask for import methods", err)
+	}
+	return slices.Contains(info.ImportMethods.Value, string(imageimport.GlanceDirectMethod)), nil
+}
+
+func cmpError(err, otherwise error) error {
+	if err != nil {
+		return err
+	}
+	return otherwise
+}
+
+// pipeSink writes an image to a stream: a qcow2 one, of which the source knows the tables, or the raw bytes.
+type pipeSink struct {
+	w     io.Writer
+	end   io.Closer
+	head  []byte // not written yet
+	data  []raw.Extent
+	whole bool // raw: holes are zeros that are sent
+}
+
+func newPipeSink(s *source, w io.Writer, end io.Closer) *pipeSink {
+	if s.stream == nil {
+		return &pipeSink{w: w, end: end, whole: true}
+	}
+	return &pipeSink{w: w, end: end, head: s.stream.Head(), data: s.data}
+}
+
+// Data writes those clusters of p that the tables name.
+func (s *pipeSink) Data(offset int64, p []byte) error {
+	if s.whole {
+		_, err := s.w.Write(p)
+		return err
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	return raw.Clusters(offset, p, func(offset int64, cluster []byte) error {
+		for len(s.data) > 0 && s.data[0].Offset+s.data[0].Length <= offset {
+			s.data = s.data[1:]
+		}
+		if len(s.data) == 0 || offset < s.data[0].Offset {
+			return nil
+		}
+		if _, err := s.w.Write(cluster); err != nil {
+			return err
+		}
+		_, err := s.w.Write(zeros[len(cluster):])
+		return err
+	})
+}
+
+func (s *pipeSink) begin() error {
+	head := s.head
+	s.head = nil
+	if len(head) == 0 {
+		return nil
+	}
+	_, err := s.w.Write(head)
+	return err
+}
+
+var zeros [raw.Cluster]byte
+
+func (s *pipeSink) Hole(_, length int64) error {
+	for ; s.whole && length > 0; length -= raw.Cluster {
+		if _, err := s.w.Write(zeros[:min(raw.Cluster, length)]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *pipeSink) Close() error {
+	if err := s.begin(); err != nil {
+		return err
+	}
+	return s.end.Close()
+}

@@ -1,0 +1,337 @@
+package openstack
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/gophercloud/gophercloud/v2"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/pagination"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+)
+
+// work is the publication of one image in one region.
+type work struct {
+	*region
+	entry    *journal.Entry
+	img      *publish.Image
+	source   *source
+	settings settings
+	changed  bool
+}
+
+// made is what the journal keeps of an image that arrived.
+type made struct {
+	ID     string
+	Format string // of the image in Glance
+	SHA512 string // of its data there, hexadecimal
+}
+
+// publish returns the image's identifier.
+func (w *work) publish(ctx context.Context, stage publish.Stage) (string, error) {
+	if err := w.demand(); err != nil {
+		return "", err
+	}
+	found, err := w.find(ctx)
+	if err != nil {
+		return "", err
+	}
+	have, err := w.have(ctx, found)
+	if err != nil {
+		return "", err
+	}
+	if found == nil || found.ID != have.ID || found.Status != images.ImageStatusActive {
+		if found, err = w.get(ctx, have.ID); err != nil {
+			return "", w.explain(ctx, "look at image "+have.ID, err)
+		}
+	}
+	if err := w.verify(ctx, found, have); err != nil {
+		return "", err
+	}
+	if err := w.mend(ctx, found); err != nil {
+		return "", err
+	}
+	if stage == publish.Public {
+		err = w.release(ctx, found)
+	}
+	return found.ID, err
+}
+
+// have is the step that brings the image to Glance. Where the journal says that it did and Glance has lost the image, it is done anew.
+func (w *work) have(ctx context.Context, found *images.Image) (made, error) {
+	name, done := "image "+w.name, false
+	step := func() (made, error) {
+		return journal.Step(ctx, w.entry, name, func(ctx context.Context, again bool) (made, error) {
+			done = true
+			return w.arrive(ctx, found, again)
+		})
+	}
+	have, err := step()
+	if err != nil || done || found != nil && found.ID == have.ID && found.Status == images.ImageStatusActive {
+		return have, err
+	}
+	if err := w.entry.Forget(ctx, name); err != nil {
+		return made{}, err
+	}
+	return step()
+}
+
+// find returns the image where Glance has it, in whatever state, nil where not. An image of the project under the same name that
+// is another one is an error of kind fault.Input: names are not unique in Glance, but people choose by them.
+func (w *work) find(ctx context.Context) (*images.Image, error) {
+	all, err := w.list(ctx, images.ListOpts{Name: w.img.Name()})
+	if err != nil {
+		return nil, w.explain(ctx, "list images", err)
+	}
+	var found *images.Image
+	for i := range all {
+		one := &all[i]
+		switch digest := mark(one, markDigest); {
+		case digest == "":
+			return nil, fault.WithHint(fault.Inputf("image %s has the name %s and is not of debcloud", one.ID, w.img.Name()), "rename or delete it, or publish to another project")
+		case digest != w.img.Digest.String():
+			return nil, fault.WithHint(fault.Inputf("%s is published already, as image %s with digest %s, and this image has digest %s", w.img.Name(), one.ID, digest, w.img.Digest),
+				"a published version never changes: build this image with another version")
+		case found == nil || one.Status == images.ImageStatusActive:
+			found = one
+		}
+	}
+	return found, nil
+}
+
+// list returns the project's images, listed and hidden ones, by age.
+func (r *region) list(ctx context.Context, o images.ListOpts) ([]images.Image, error) {
+	var all []images.Image
+	o.Owner = r.project.ID
+	for _, hidden := range []bool{false, true} {
+		o.Hidden = hidden
+		err := images.List(r.images, o).EachPage(ctx, func(_ context.Context, page pagination.Page) (bool, error) {
+			found, err := images.ExtractImages(page)
+			all = append(all, found...)
+			return true, err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.SortStableFunc(all, func(a, b images.Image) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	// An image that was hidden in between is in both lists.
+	return slices.CompactFunc(all, func(a, b images.Image) bool { return a.ID == b.ID }), nil
+}
+
+func (r *region) get(ctx context.Context, id string) (*images.Image, error) {
+	return images.Get(ctx, r.images, id).Extract()
+}
+
+// arrive brings the image to Glance, from whatever state it is in there, and returns when it is active. again says that an earlier
+// try of ours began and did not end.
+func (w *work) arrive(ctx context.Context, found *images.Image, again bool) (made, error) {
+	var sent made
+	var last error
+	mine := again
+	for n := range w.patience.retries + 1 {
+		if last != nil {
+			if err := sleep(ctx, w.patience.pause<<min(n, 4)); err != nil {
+				return made{}, err
+			}
+		}
+		var err error
+		if found == nil {
+			if found, err = w.create(ctx); err != nil {
+				return made{}, err
+			}
+		}
+		if found.Status == images.ImageStatusQueued {
+			mine = true
+			if sent, err = w.send(ctx, found.ID); err != nil && !errors.As(err, new(*lostError)) {
+				return made{}, err
+			}
+			last = err
+		}
+		if found, err = w.settle(ctx, found.ID, mine); err != nil {
+			return made{}, err
+		}
+		if found == nil {
+			continue
+		}
+		if found.Status == images.ImageStatusActive {
+			return w.known(ctx, found, sent)
+		}
+	}
+	if last == nil {
+		last = fault.Outsidef("it is deleted, or loses its data, each time")
+	}
+	return made{}, fmt.Errorf("the image does not become active: %w", last)
+}
+
+// known completes what is known of an active image. What was sent by an earlier process is worked out again.
+func (w *work) known(ctx context.Context, found *images.Image, sent made) (made, error) {
+	if sent.SHA512 == "" {
+		sum, err := w.source.sum(ctx)
+		if err != nil {
+			return made{}, err
+		}
+		sent = made{Format: w.settings.format, SHA512: sum}
+	}
+	sent.ID = found.ID
+	// A cloud that converts what it imports has the raw image, whose digest is known.
+	if found.DiskFormat == "raw" && sent.Format != "raw" {
+		sent.Format, sent.SHA512 = "raw", w.img.Digest.Hex()
+	}
+	return sent, w.verify(ctx, found, sent)
+}
+
+// create registers the image, hidden and private.
+func (w *work) create(ctx context.Context) (*images.Image, error) {
+	hidden, visibility := true, images.ImageVisibilityPrivate
+	for n := range 10 {
+		o := images.CreateOpts{
+			ID: identifier(w.project.ID, w.img, n), Name: w.img.Name(), Hidden: &hidden, Visibility: &visibility,
+			DiskFormat: w.settings.format, ContainerFormat: "bare", MinDisk: minDisk(w.img),
+			Tags: []string{"debian", familyName(w.img)}, Properties: w.properties(),
+		}
+		made, err := images.Create(ctx, w.images, o).Extract()
+		if err == nil {
+			w.changed = true
+			return made, nil
+		}
+		if !gophercloud.ResponseCodeIs(err, http.StatusConflict) {
+			return nil, w.explain(ctx, "create the image", err)
+		}
+		there, err := w.get(ctx, o.ID)
+		if err == nil {
+			return there, w.demandOurs(there)
+		}
+		if !gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
+			return nil, w.explain(ctx, "look at image "+o.ID, err)
+		}
+		slog.InfoContext(ctx, "image was deleted before and is made anew", "image", w.img.Name(), "region", w.name, "deleted", o.ID)
+	}
+	return nil, fault.WithHint(fault.Inputf("%s was made and deleted ten times in region %s", w.img.Name(), w.name), "build the image with another version")
+}
+
+func (w *work) demandOurs(i *images.Image) error {
+	if mark(i, markDigest) == w.img.Digest.String() {
+		return nil
+	}
+	return fault.Inputf("image %s has the identifier that %s would have, and is not of debcloud", i.ID, w.img.Name())
+}
+
+// settle waits until an image that is on its way has arrived, or waits for data again. One of ours that does not move is deleted: then, and where
+// it is gone, settle returns nil.
+func (w *work) settle(ctx context.Context, id string, mine bool) (*images.Image, error) {
+	deadline := time.Now().Add(w.patience.settling)
+	for wait := w.patience.pause; ; wait = min(2*wait, 10*w.patience.pause) {
+		now, err := w.get(ctx, id)
+		switch {
+		case gophercloud.ResponseCodeIs(err, http.StatusNotFound):
+			return nil, nil
+		case err != nil:
+			return nil, w.explain(ctx, "look at image "+id, err)
+		}
+		switch now.Status {
+		case images.ImageStatusActive, images.ImageStatusQueued:
+			return now, nil
+		case images.ImageStatusSaving, images.ImageStatusImporting, imageStatusUploading:
+			// All data is staged, by whomever: it is of this image, and verified when it has arrived.
+			if now.Status == imageStatusUploading && now.SizeBytes > 0 {
+				if err := w.importStaged(ctx, id); err != nil {
+					return nil, err
+				}
+			}
+			if time.Now().Before(deadline) {
+				break
+			}
+			if !mine {
+				return nil, fault.WithHint(fault.Outsidef("image %s has been %s since %s, by someone else", id, now.Status, now.UpdatedAt.Format(time.RFC3339)),
+					"wait for the other publisher; where none is at work any more, delete the image and try again")
+			}
+			return nil, w.remove(ctx, now)
+		default:
+			return nil, fault.WithHint(fault.Inputf("image %s is %s, which is not expected", id, now.Status), "an operator of the cloud did that: ask them, or delete the image and try again")
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// imageStatusUploading is missing among gophercloud's: data is staged and not imported yet.
+const imageStatusUploading images.ImageStatus = "uploading"
+
+// remove deletes an image of ours, which it may be gone already.
+func (r *region) remove(ctx context.Context, i *images.Image) error {
+	if i.Protected {
+		_, err := images.Update(ctx, r.images, i.ID, images.UpdateOpts{images.ReplaceImageProtected{NewProtected: false}}).Extract()
+		if gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
+			return nil
+		}
+		if err != nil {
+			return r.explain(ctx, "take the protection off image "+i.ID, err)
+		}
+	}
+	err := images.Delete(ctx, r.images, i.ID).ExtractErr()
+	switch {
+	case err == nil, gophercloud.ResponseCodeIs(err, http.StatusNotFound):
+		return nil
+	case gophercloud.ResponseCodeIs(err, http.StatusConflict):
+		return fault.WithHint(fault.Outsidef("image %s is in use: %s", i.ID, r.said(err)), "volumes or machines are clones of it: it can be deleted when they are gone")
+	}
+	return r.explain(ctx, "delete image "+i.ID, err)
+}
+
+// verify compares what Glance says that it has with what was sent. What differs is deleted: it was never public.
+func (w *work) verify(ctx context.Context, i *images.Image, have made) error {
+	algorithm, value := mark(i, "os_hash_algo"), mark(i, "os_hash_value")
+	want := have.SHA512
+	if algorithm != "sha512" {
+		var err error
+		if want, err = w.source.sumBy(ctx, algorithm, have.Format); err != nil {
+			return err
+		}
+	}
+	if value == want {
+		return nil
+	}
+	if i.Visibility == images.ImageVisibilityPrivate && i.Hidden {
+		if err := w.remove(ctx, i); err != nil {
+			return err
+		}
+		return fault.Outsidef("image %s has %s %s in the cloud, where what was sent has %s; it was deleted again", i.ID, algorithm, value, want)
+	}
+	return fault.WithHint(fault.Inputf("image %s, which is public, has %s %s in the cloud, where what was sent has %s", i.ID, algorithm, value, want), "find out who changed it, and delete it")
+}
+
+// mend puts properties right that someone changed or an older debcloud did not know.
+func (w *work) mend(ctx context.Context, i *images.Image) error {
+	var changes images.UpdateOpts
+	wanted := w.properties()
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		if mark(i, name) != wanted[name] {
+			changes = append(changes, add(name, wanted[name]))
+		}
+	}
+	return w.update(ctx, i, "set properties of", changes)
+}
+
+// update changes an image where there is something to change.
+func (w *work) update(ctx context.Context, i *images.Image, doing string, changes images.UpdateOpts) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	fresh, err := images.Update(ctx, w.images, i.ID, changes).Extract()
+	if err != nil {
+		return w.explain(ctx, doing+" image "+i.ID, err)
+	}
+	*i, w.changed = *fresh, true
+	return nil
+}
