@@ -54,7 +54,7 @@ endef
 
 .PHONY: test
 test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json $(OPENSTACK)/etc/debian_version $(AZURITE)/.package-lock.json ## every test
-	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_AZURITE=$(AZURITE) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 20m ./...
+	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_AZURITE=$(AZURITE) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 40m ./...
 
 # gitlab-ci-local and the Node that it needs, to run .gitlab-ci.yml here.
 $(CI_MODULES)/.package-lock.json: packaging/ci/package.json packaging/ci/package-lock.json packaging/ci/.npmrc | test-packages

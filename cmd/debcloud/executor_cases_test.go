@@ -100,12 +100,12 @@ func TestExecutorCancels(t *testing.T) {
 	)
 	t.Run("a graceful cancel ends the script and keeps the machine", func(t *testing.T) {
 		r := newRunner(t, b)
-		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.Canceled), job)
+		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.ErrCanceled), job)
 		expect(t, b, o, "failed", "canceled", "started", "told", "nobody sleeps", "uploading")
 	})
 	t.Run("an abort goes straight to cleanup", func(t *testing.T) {
 		r := newRunner(t, b)
-		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.Aborted), job)
+		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.ErrAborted), job)
 		expect(t, b, o, "failed", "canceled")
 		if len(o.CallsOf("run after_script")) > 0 || len(o.CallsOf("cleanup")) != 1 {
 			t.Error(o)
@@ -113,12 +113,12 @@ func TestExecutorCancels(t *testing.T) {
 	})
 	t.Run("so does a time-out", func(t *testing.T) {
 		r := newRunner(t, b)
-		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.TimedOut), job)
+		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.ErrTimedOut), job)
 		expect(t, b, o, "failed", "job_execution_timeout")
 	})
 	t.Run("a cancel while the machine boots", func(t *testing.T) {
 		r := newRunner(t, b)
-		o := r.Play(cancelWhen(r, "prepare", 3*time.Second, runnertest.Aborted), job)
+		o := r.Play(cancelWhen(r, "prepare", 3*time.Second, runnertest.ErrAborted), job)
 		expect(t, b, o, "failed", "canceled")
 	})
 }

@@ -83,7 +83,7 @@ func (r *stoppedRun) command() *exec.Cmd {
 func (r *stoppedRun) until(s stop) {
 	r.Helper()
 	for range 3 {
-		end, there, said := r.stopAt(s)
+		there, said, end := r.stopAt(s)
 		if there {
 			r.demandEnd(s, end)
 			return
@@ -96,8 +96,8 @@ func (r *stoppedRun) until(s stop) {
 	r.Fatalf("something outside failed three times before it said %q", s.at)
 }
 
-// stopAt starts a run and sends the signal when it says s.at. It returns how the run ended, whether it came there, and all it said.
-func (r *stoppedRun) stopAt(s stop) (end error, there bool, said string) {
+// stopAt starts a run and sends the signal when it says s.at. It returns whether the run came there, all it said, and how it ended.
+func (r *stoppedRun) stopAt(s stop) (there bool, said string, end error) {
 	r.Helper()
 	c := r.command()
 	out, in := io.Pipe()
@@ -119,7 +119,7 @@ func (r *stoppedRun) stopAt(s stop) (end error, there bool, said string) {
 			_ = c.Process.Signal(s.signal) // Wait tells
 		}
 	}
-	return <-ended, there, all.String()
+	return there, all.String(), <-ended
 }
 
 // demandEnd demands the exit that goes with the signal, and that nothing goes on or is mounted. After SIGTERM no temporary file

@@ -99,14 +99,14 @@ func (o Outcome) CallsOf(name string) []Call {
 
 // Causes with which to cancel the context of Play.
 var (
-	// Canceled is a graceful cancel: the running script alone is ended, after_script and what follows still run.
-	Canceled = errors.New("canceling")
-	// Aborted is a cancel that goes straight to cleanup.
-	Aborted = errors.New("canceled")
-	// TimedOut is the job's time-out: straight to cleanup.
-	TimedOut = errors.New("job_execution_timeout")
-	// Killed is a SIGKILL of Runner: nothing more is called, no process is ended and the directory stays.
-	Killed = errors.New("runner was killed")
+	// ErrCanceled is a graceful cancel: the running script alone is ended, after_script and what follows still run.
+	ErrCanceled = errors.New("canceling")
+	// ErrAborted is a cancel that goes straight to cleanup.
+	ErrAborted = errors.New("canceled")
+	// ErrTimedOut is the job's time-out: straight to cleanup.
+	ErrTimedOut = errors.New("job_execution_timeout")
+	// ErrKilled is a SIGKILL of Runner: nothing more is called, no process is ended and the directory stays.
+	ErrKilled = errors.New("runner was killed")
 )
 
 // play is one job that is being played.
@@ -128,7 +128,7 @@ func (r *Runner) Play(ctx context.Context, job Job) Outcome {
 	if job.Timeout == 0 {
 		p.job.Timeout = time.Hour
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, p.job.Timeout, TimedOut)
+	ctx, cancel := context.WithTimeoutCause(ctx, p.job.Timeout, ErrTimedOut)
 	defer cancel()
 	if p.prepare(ctx) {
 		p.stages(ctx)
@@ -174,8 +174,8 @@ func (p *play) prepare(ctx context.Context) bool {
 }
 
 func reason(ctx context.Context) string {
-	if cause := context.Cause(ctx); errors.Is(cause, TimedOut) {
-		return TimedOut.Error()
+	if cause := context.Cause(ctx); errors.Is(cause, ErrTimedOut) {
+		return ErrTimedOut.Error()
 	}
 	return "canceled"
 }
@@ -233,7 +233,7 @@ func (p *play) stages(ctx context.Context) {
 	p.outcome.State, p.outcome.Reason = "success", ""
 	for _, s := range p.job.Stages {
 		late := s.Name == "after_script" || strings.HasPrefix(s.Name, "archive_cache") || strings.HasPrefix(s.Name, "upload_artifacts") || s.Name == "cleanup_file_variables"
-		canceling := errors.Is(context.Cause(ctx), Canceled)
+		canceling := errors.Is(context.Cause(ctx), ErrCanceled)
 		if ctx.Err() != nil && !(canceling && late) || p.outcome.State == "failed" && (!late || p.outcome.Reason == "runner_system_failure") {
 			continue
 		}
@@ -280,7 +280,7 @@ func (p *play) exitCode() int {
 
 // cleanup ignores the result, as Runner does, and removes the attempt's directory afterwards.
 func (p *play) cleanup(ctx context.Context) {
-	if errors.Is(context.Cause(ctx), Killed) {
+	if errors.Is(context.Cause(ctx), ErrKilled) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Hour)
@@ -336,7 +336,7 @@ func (p *play) wait(ctx context.Context, cmd *exec.Cmd) int {
 		return cmd.ProcessState.ExitCode()
 	case <-ctx.Done():
 	}
-	if errors.Is(context.Cause(ctx), Killed) {
+	if errors.Is(context.Cause(ctx), ErrKilled) {
 		return -1
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
