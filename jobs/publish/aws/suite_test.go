@@ -1,7 +1,6 @@
 package aws
 
 import (
-	"crypto/sha256"
 	"fmt"
 	"maps"
 	"net/http"
@@ -87,7 +86,7 @@ func (a *account) Dump(t testing.TB) string {
 			lines = append(lines, fmt.Sprintf("%s image %s: %s %s %s %s %s, ENA %v, public %v, deprecated %v, %s", region, i.Name, i.State, i.Architecture, i.BootMode, i.IMDS, i.VolumeType, i.ENA, i.Public, deprecated, list(i.Tags)))
 		}
 		for _, s := range a.Snapshots(region) {
-			lines = append(lines, fmt.Sprintf("%s snapshot of %q: %s, %d blocks, %x, public %v, %s", region, users[s.ID], s.State, s.Blocks(), sha256.Sum256(s.Bytes(3<<20)), s.Public, list(s.Tags)))
+			lines = append(lines, fmt.Sprintf("%s snapshot of %q: %s, %d blocks, %s, public %v, %s", region, users[s.ID], s.State, s.Blocks(), s.Linear(), s.Public, list(s.Tags)))
 		}
 		for name, p := range a.Parameters(region) {
 			lines = append(lines, fmt.Sprintf("%s parameter %s: %s %s", region, name, p.DataType, names[p.Value]))

@@ -188,15 +188,15 @@ func (c *Cloud) completeSnapshot(r *request) (reply, *Failure) {
 	if count != len(s.blocks) {
 		return nil, invalid("%d blocks were written where ChangedBlocksCount says %d", len(s.blocks), count)
 	}
-	if r.Header.Get("X-Amz-Checksum-Algorithm") != "SHA256" || r.Header.Get("X-Amz-Checksum-Aggregation-Method") != "LINEAR" || r.Header.Get("X-Amz-Checksum") != s.linear() {
+	if r.Header.Get("X-Amz-Checksum-Algorithm") != "SHA256" || r.Header.Get("X-Amz-Checksum-Aggregation-Method") != "LINEAR" || r.Header.Get("X-Amz-Checksum") != s.Linear() {
 		return nil, invalid("the aggregated checksum is not that of the blocks")
 	}
 	s.completed = true
 	return sendJSON(http.StatusAccepted, map[string]string{"Status": "pending"}), nil
 }
 
-// linear is the aggregated checksum: the digest of the blocks' digests in the order of the blocks.
-func (s *Snapshot) linear() string {
+// Linear is the aggregated checksum: the digest of the blocks' digests in the order of the blocks.
+func (s *Snapshot) Linear() string {
 	h := sha256.New()
 	for _, i := range slices.Sorted(maps.Keys(s.blocks)) {
 		sum := s.blocks[i].sum
