@@ -2,7 +2,7 @@
 function(lib) {
   base: lib.job('index', 'after') + lib.light + lib.guarded + lib.documents() {
     resource_group: 'index',
-    script: ['./debcloud index "$DEBCLOUD_TREE"'],
+    script: ['./debcloud index "$DEBCLOUD_TREE" --uploads out'],
   },
   of(needs): { needs: needs },
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"text/tabwriter"
 
@@ -8,12 +10,15 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/generator"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/holding"
+	"salsa.debian.org/cloud-team/debcloud/jobs/index"
 	"salsa.debian.org/cloud-team/debcloud/jobs/prune"
 )
 
 func newPruneCommand() *cobra.Command {
 	var f targetFlags
 	var dryRun, all bool
+	var tree string
 	c := &cobra.Command{
 		Use:   "prune --to TARGET",
 		Short: "Retire old images at a target, by the matrix' policy",
@@ -25,7 +30,7 @@ that only it needed; so are those that nothing ever needed. The days, and how ma
 The newest public image of a family always stays, and so does what has no known date, what something refers to, and
 what debcloud did not make. Each call moves an image one state on, so one that was forgotten for a year is not gone at once.`,
 		Example: `  debcloud prune --to aws --dry-run
-  debcloud prune --to directory:public`,
+  debcloud prune --to directory:public --tree public`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			t, err := f.target(c.Context())
@@ -45,12 +50,17 @@ what debcloud did not make. Each call moves an image one state on, so one that w
 			if !ok {
 				return fault.Inputf("provider %s cannot be pruned", t.Provider)
 			}
+			gone := []holding.Item{}
 			r, err := prune.Run(c.Context(), holder, prune.Options{
 				Policy: config.Retention(), DryRun: dryRun,
 				Plan: func(steps []prune.Step) error { return printPrunePlan(c, steps, all) },
+				Gone: func(it holding.Item) { gone = append(gone, it) },
 			})
 			if r == nil {
 				return err
+			}
+			if tree != "" && len(gone) > 0 {
+				err = errors.Join(err, dropFromIndex(c.Context(), tree, gone))
 			}
 			if _, printErr := fmt.Fprintf(c.ErrOrStderr(), "%d kept, %d deprecated, %d hidden, %d deleted\n", r.Kept, r.Deprecated, r.Hidden, r.Deleted); printErr != nil {
 				return printErr
@@ -60,8 +70,20 @@ what debcloud did not make. Each call moves an image one state on, so one that w
 	}
 	f.register(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "only print what would be done")
+	c.Flags().StringVar(&tree, "tree", "", "public tree whose index shall no longer show what is gone")
 	c.Flags().BoolVar(&all, "all", false, "list what is kept, too, and why")
 	return c
+}
+
+// dropFromIndex takes what is gone out of a tree's upload documents and writes its index anew.
+func dropFromIndex(ctx context.Context, tree string, gone []holding.Item) error {
+	for _, it := range gone {
+		if err := index.DropUpload(tree, it); err != nil {
+			return err
+		}
+	}
+	_, err := index.Write(ctx, tree)
+	return err
 }
 
 func printPrunePlan(c *cobra.Command, steps []prune.Step, all bool) error {

@@ -45,10 +45,15 @@ type IndexFile struct {
 	Missing bool   `json:"missing,omitempty"`
 }
 
-// IndexUpload is an image at a provider other than the tree.
+// IndexUpload is an image at a provider other than the tree, in one region.
 type IndexUpload struct {
-	Provider string            `json:"provider"`
-	Ref      string            `json:"ref"`
+	Provider string            `json:"provider"`         // domain: aws.amazon.com
+	Region   string            `json:"region,omitempty"` // "" where the provider has the image everywhere
+	Ref      string            `json:"ref"`              // the provider's own identifier
+	Family   string            `json:"family,omitempty"` // what leads to the newest image there
+	Launch   string            `json:"launch,omitempty"` // URL of the provider's page that starts a VM of the image
+	CLI      string            `json:"cli,omitempty"`    // line for the provider's command
+	HCL      string            `json:"hcl,omitempty"`    // line for Terraform and OpenTofu
 	Labels   map[string]string `json:"labels"`
 }
 

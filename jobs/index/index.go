@@ -98,16 +98,19 @@ func read(ctx context.Context, dir string, r *Result) ([]manifest.IndexImage, er
 	if err != nil {
 		return nil, err
 	}
+	if images, err = joinUploads(ctx, dir, images, r); err != nil {
+		return nil, err
+	}
 	slices.SortFunc(images, compare)
 	markLatest(images)
 	return images, nil
 }
 
-// skipped are directories with no publications of their own: hidden ones, the finder's, and "latest" where a mirror made a
+// skipped are directories with no publications of their own: hidden ones, the finder's, that of the uploads, and "latest" where a mirror made a
 // directory of the link.
 func skipped(dir, path string) bool {
 	name := filepath.Base(path)
-	return strings.HasPrefix(name, ".") || name == "latest" || path == filepath.Join(dir, finderDir)
+	return strings.HasPrefix(name, ".") || name == "latest" || path == filepath.Join(dir, finderDir) || path == filepath.Join(dir, UploadsDir)
 }
 
 // skip tells a broken manifest, which has a manifest's name or says that it is a List, from a foreign file.
@@ -195,7 +198,7 @@ func addUploads(i *manifest.IndexImage, dir string, uploads []manifest.Upload) e
 	for _, u := range uploads {
 		format := u.Metadata.Labels[manifest.LabelImageFormat]
 		if u.Data.Provider != "cloud.debian.org" {
-			i.Uploads = append(i.Uploads, manifest.IndexUpload{Provider: u.Data.Provider, Ref: u.Data.Ref, Labels: u.Metadata.Labels})
+			i.Uploads = append(i.Uploads, cloudUpload(i.Arch, u))
 			continue
 		}
 		digest, err := u.Metadata.Digest()

@@ -151,10 +151,10 @@ func TestRun(t *testing.T) {
 	}
 	var gone []string
 	o := options(false)
-	o.Done = func(it holding.Item) { gone = append(gone, it.ID) }
+	o.Gone = func(it holding.Item) { gone = append(gone, it.ID) }
 	r, err = Run(t.Context(), h, o)
 	want := []string{"deprecate img-2", "hide img-9", "delete img-60", "delete snap"}
-	if err != nil || !slices.Equal(h.calls, want) || *r != (Result{Kept: 2, Deprecated: 1, Hidden: 1, Deleted: 2}) || !slices.Equal(gone, []string{"img-60", "snap"}) {
+	if err != nil || !slices.Equal(h.calls, want) || *r != (Result{Kept: 2, Deprecated: 1, Hidden: 1, Deleted: 2}) || !slices.Equal(gone, []string{"img-9", "img-60", "snap"}) {
 		t.Errorf("%+v, %v, %v, %v", r, h.calls, gone, err)
 	}
 	broken := errors.New("throttled")

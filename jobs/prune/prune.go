@@ -21,7 +21,7 @@ type Options struct {
 	DryRun bool
 	Now    func() time.Time   // nil means time.Now
 	Plan   func([]Step) error // is shown all Steps before the first is done
-	Done   func(holding.Item) // is told of each Item that was deleted; may be nil
+	Gone   func(holding.Item) // is told of each Item that the public no longer finds, hidden or deleted; may be nil
 }
 
 // Result counts what was done, or, in a dry run, what would be.
@@ -105,8 +105,8 @@ func (r *Result) do(ctx context.Context, h Holder, o Options, steps []Step) erro
 			continue
 		}
 		r.count(s.Action)
-		if s.Action == Delete && o.Done != nil {
-			o.Done(s.Item)
+		if s.Action != Deprecate && o.Gone != nil {
+			o.Gone(s.Item)
 		}
 	}
 	if ctx.Err() != nil {

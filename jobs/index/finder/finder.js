@@ -64,7 +64,7 @@ const exact = new Set();
 function prepare(i) {
   i.words = new Set([i.release, i.releaseId, i.vendor, i.arch, i.uploadType].map((w) => w.toLowerCase()));
   i.words.forEach((w) => exact.add(w));
-  i.text = [i.name, i.release, i.releaseId, i.vendor, i.arch, i.uploadType, i.version, i.date, ...Object.values(i.versions || {})].join(" ").toLowerCase();
+  i.text = [i.name, i.release, i.releaseId, i.vendor, i.arch, i.uploadType, i.version, i.date, ...Object.values(i.versions || {}), ...(i.uploads || []).flatMap((u) => [providerLabel(u.provider), u.provider, u.region, u.ref])].join(" ").toLowerCase();
 }
 
 function options(id, pairs) {
@@ -132,7 +132,40 @@ function row(i) {
         h("span", { class: "version" }, i.version)),
       h("p", { class: "facts quiet" }, ...inside(i)),
       tests(i)),
-    h("ul", { class: "files", "aria-label": `Files of ${i.name}` }, i.files.map((f) => file(i, f))));
+    i.files.length ? h("ul", { class: "files", "aria-label": `Files of ${i.name}` }, i.files.map((f) => file(i, f))) : null,
+    clouds(i));
+}
+
+const providers = {
+  "aws.amazon.com": "Amazon EC2", "azure.microsoft.com": "Azure", "cloud.google.com": "Google Cloud",
+  "alibabacloud.com": "Alibaba Cloud", "openstack.org": "OpenStack",
+};
+const providerLabel = (domain) => providers[domain] || domain;
+
+/** clouds lists what other providers have of the image, a table a provider, a row a region. */
+function clouds(i) {
+  const tables = Map.groupBy(i.uploads || [], (u) => u.provider);
+  if (tables.size === 0) return null;
+  const label = ([provider, uploads]) => `${providerLabel(provider)}${uploads.length > 1 ? ` (${uploads.length} regions)` : ""}`;
+  return h("details", { class: "clouds", open: i.files.length === 0 },
+    h("summary", { "aria-label": `Start ${i.name} at a cloud` }, `Start it at ${[...tables].map(label).join(", ")}`),
+    [...tables].map(([provider, uploads]) => h("div", { class: "scroll" },
+      h("table", {},
+        h("caption", {}, providerLabel(provider), uploads[0].family ? h("span", { class: "quiet" }, ` newest: `, h("code", {}, uploads[0].family)) : null),
+        h("thead", {}, h("tr", {}, ["Region", "Image ID", "Start a VM"].map((text) => h("th", { scope: "col" }, text)))),
+        h("tbody", {}, uploads.map((u) => upload(i, u)))))));
+}
+
+function upload(i, u) {
+  const where = `${i.name} in ${u.region || "every region"}`;
+  const button = (key, text, value) => value
+    ? h("button", { type: "button", "data-copy": key, title: value, "aria-label": `Copy the ${text} for ${where}`, onclick: (e) => copy(e.currentTarget, value, `${text} for ${where}`) }, h("span", { class: "verb" }, "Copy "), text)
+    : null;
+  return h("tr", {},
+    h("th", { scope: "row" }, u.region || "everywhere"),
+    h("td", {}, h("code", {}, u.ref), button("ref", "ID", u.ref)),
+    h("td", {}, /^https:/.test(u.launch || "") ? h("a", { href: u.launch, rel: "noopener noreferrer", "aria-label": `Launch ${where}` }, "launch") : null,
+      button("cli", "CLI", u.cli), button("hcl", "Terraform", u.hcl)));
 }
 
 function inside(i) {
