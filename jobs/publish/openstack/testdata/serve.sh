@@ -1,15 +1,15 @@
 #!/bin/sh
 # Starts Keystone and Glance in a chroot, in namespaces of its own: when this process ends, or is killed, nothing stays.
 #
-#   serve.sh CHROOT STATE KEYSTONE_PORT GLANCE_PORT IMPORT_METHODS
+#   serve.sh CHROOT STATE KEYSTONE_PORT GLANCE_PORT
 #
 # STATE is an empty directory, which gets the databases, the images and the logs.
 set -eu
 
-if [ "${6:-}" != inside ]; then
+if [ "${5:-}" != inside ]; then
 	exec unshare --mount --pid --fork --kill-child "$0" "$@" inside
 fi
-chroot=$1 state=$2 keystone=$3 glance=$4 methods=$5
+chroot=$1 state=$2 keystone=$3 glance=$4
 
 mount --make-rprivate /
 mount --rbind /dev "$chroot/dev"
@@ -25,7 +25,7 @@ bind_host = 127.0.0.1
 bind_port = $glance
 workers = 0
 log_file = /srv/state/glance.log
-enabled_import_methods = $methods
+enabled_import_methods = [glance-direct]
 enabled_backends = file:file
 [database]
 connection = sqlite:////srv/state/glance.db
