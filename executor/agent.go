@@ -37,7 +37,7 @@ func (d *Driver) diagnose(ctx context.Context, name string, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	what := "the virtual machine failed"
-	switch l, known, lookErr := d.node.Look(ctx, name); {
+	switch l, known, lookErr := d.settled(ctx, name); {
 	case lookErr != nil:
 		what = "the virtual machine failed and libvirt does not answer"
 	case !known:
@@ -57,6 +57,18 @@ func (d *Driver) diagnose(ctx context.Context, name string, err error) error {
 		return fault.Outsidef("%w\nthe last lines of its console:\n%s", failed, tail)
 	}
 	return failed
+}
+
+// settled looks at a VM, after a while where it is just about to stop.
+func (d *Driver) settled(ctx context.Context, name string) (l vm.Lasting, known bool, err error) {
+	for range 30 {
+		l, known, err = d.node.Look(ctx, name)
+		if err != nil || !known || l.Reason != vm.Stopping {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	return l, known, err
 }
 
 // consoleTail is the end of a VM's console, made harmless for a log: the guest may print what it likes.

@@ -14,6 +14,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
 // Run executes a script of Runner's in the job's VM. A script that ended by itself, other than with success, is a
@@ -54,10 +55,19 @@ func (d *Driver) execute(ctx context.Context, s *guest.SSH, m machine, script io
 	name := m.Lasting.Name
 	alive, stop := d.watchPulse(ctx, s, name)
 	defer stop()
+	var env []string
+	if m.Testbed {
+		away, err := d.offerTestbed(ctx, s, m)
+		if err != nil {
+			return d.diagnose(ctx, name, err)
+		}
+		defer away()
+		env = append(env, vm.TestbedVariable+"="+guestSocket)
+	}
 	listener := &ear{stage: stage}
 	begun := time.Now()
 	err := s.Exec(alive, guest.Command{
-		Args: []string{"bash"}, Stdin: script, Grace: grace,
+		Args: []string{"bash"}, Stdin: script, Grace: grace, Env: env,
 		Stdout: io.MultiWriter(d.Stdout, listener), Stderr: io.MultiWriter(d.Stderr, listener),
 	})
 	d.Log.DebugContext(ctx, "a stage has ended", "domain", name, "job", m.Job, "stage", stage, "seconds", time.Since(begun).Seconds(), "error", err)

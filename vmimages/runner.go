@@ -17,6 +17,7 @@ func RunnerClasses(release, arch []string) []string {
 			classes = append(classes, class)
 		}
 	}
-	classes = append(classes, "SYSTEM_BOOT", "SYSTEM_BOOT_DEFAULT", "RUNNER", "LINUX_VARIANT_CLOUD")
+	// RUNNER comes first: its scripts copy the files that those of the others look for.
+	classes = append(classes, "RUNNER", "SYSTEM_BOOT", "SYSTEM_BOOT_DEFAULT", "LINUX_VARIANT_CLOUD")
 	return append(append(classes, arch...), "LAST")
 }

@@ -110,3 +110,9 @@ func output(t testing.TB, dir, name string, args ...string) string {
 	}
 	return string(out)
 }
+
+// Raw writes an image (qcow2) as a raw one.
+func Raw(t testing.TB, image, path string) {
+	t.Helper()
+	output(t, "", "qemu-img", "convert", "-O", "raw", image, path)
+}

@@ -26,7 +26,8 @@ type Host struct {
 	run     string // our directory of short paths
 	cache   string
 	conn    *connection
-	daemon  *daemon // nil: the daemon is not ours
+	daemon  *daemon    // nil: the daemon is not ours
+	bed     *bedClient // nil: domains run here
 
 	mu      sync.Mutex
 	domains map[*Domain]struct{}
@@ -36,8 +37,10 @@ type Host struct {
 // Open connects to libvirt and clears away what killed processes left behind. The error says which package is missing
 // where one is.
 func Open(ctx context.Context, o Options) (*Host, error) {
-	if err := need("qemu-system-x86_64", "qemu-img"); err != nil {
-		return nil, err
+	if o.Testbed == "" {
+		if err := need("qemu-system-x86_64", "qemu-img"); err != nil {
+			return nil, err
+		}
 	}
 	h := &Host{options: o, domains: make(map[*Domain]struct{})}
 	if h.options.Dir == "" {
@@ -50,6 +53,12 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	sweepDirectories(h.options.Dir)
 	if err := h.makeDirectories(); err != nil {
 		return nil, err
+	}
+	if o.Testbed != "" {
+		if h.bed, h.accel, err = dialBed(ctx, o.Testbed); err != nil {
+			return nil, errors.Join(err, h.Close())
+		}
+		return h, nil
 	}
 	h.chooseAccelerator(ctx)
 	if err := h.connect(ctx); err != nil {
@@ -213,7 +222,7 @@ func (h *Host) sweepDomains(ctx context.Context) error {
 // Start defines a domain on an overlay of the image and powers it on. Destroy it when done, also if ctx has ended.
 func (h *Host) Start(ctx context.Context, s Spec) (*Domain, error) {
 	s = s.withDefaults()
-	if err := s.check(); err != nil {
+	if err := errors.Join(s.check(), h.hasRoom(s)); err != nil {
 		return nil, err
 	}
 	d, err := h.newDomain(s)

@@ -37,6 +37,8 @@ type LastingSpec struct {
 
 	// Channel is the name of a virtio-serial port, at which ChannelSocket leads into the guest. Empty: none.
 	Channel string
+	// Paused starts it with halted processors, for Resume.
+	Paused bool
 	// Interactive gives the serial console a UNIX socket, ConsoleSocket, beside its log.
 	Interactive bool
 	Network     Attachment
@@ -84,7 +86,7 @@ func (n *Node) bringUp(ctx context.Context, s LastingSpec, pool string) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	return n.conn.start(ctx, s.Name)
+	return n.conn.start(ctx, s.Name, s.Paused)
 }
 
 func (s *LastingSpec) check() error {
@@ -96,7 +98,7 @@ func (s *LastingSpec) check() error {
 		Name: s.Name, Image: s.Image, ImageFormat: s.ImageFormat, Firmware: s.Firmware, SecureBoot: s.SecureBoot,
 		MemoryMiB: s.MemoryMiB, CPUs: s.CPUs,
 	}
-	return plain.check()
+	return errors.Join(plain.check(), plain.hasRoom())
 }
 
 // overlayXML describes the volume. libvirt lets qemu-img make it.
@@ -154,6 +156,9 @@ type Lasting struct {
 	// Metadata is the element that Create was given.
 	Metadata []byte
 }
+
+// Stopping is the reason of a domain that is about to stop, before it is known why.
+const Stopping = "stopping"
 
 // List returns the Node's domains, running or not, in no order. Domains without metadata of its namespace are not listed.
 func (n *Node) List(ctx context.Context) ([]Lasting, error) {
@@ -233,6 +238,11 @@ func (n *Node) filesOf(pool, prefix string) map[string]bool {
 			found[strings.TrimSuffix(filepath.Base(p), place.suffix)] = true
 		}
 	}
+	handed, _ := filepath.Glob(filepath.Join(pool, prefix+"*"+handedInfix+"*"))
+	for _, p := range handed {
+		name, _, _ := strings.Cut(filepath.Base(p), handedInfix)
+		found[name] = true
+	}
 	return found
 }
 
@@ -307,7 +317,10 @@ func (n *Node) ChannelConnected(ctx context.Context, name, channel string) (bool
 }
 
 // PowerOn starts a stopped domain anew, on the same overlay.
-func (n *Node) PowerOn(ctx context.Context, name string) error { return n.conn.start(ctx, name) }
+func (n *Node) PowerOn(ctx context.Context, name string) error { return n.conn.start(ctx, name, false) }
+
+// Resume lets the processors of a domain run that was started Paused.
+func (n *Node) Resume(ctx context.Context, name string) error { return n.conn.resume(ctx, name) }
 
 // PowerOff cuts the power. The domain stays defined.
 func (n *Node) PowerOff(ctx context.Context, name string) error { return n.conn.destroy(ctx, name) }

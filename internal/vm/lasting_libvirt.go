@@ -152,8 +152,12 @@ func (c *connection) define(ctx context.Context, text string) error {
 	return err
 }
 
-func (c *connection) start(ctx context.Context, name string) error {
-	return c.with(context.WithoutCancel(ctx), "start", name, (*libvirt.Domain).Create)
+func (c *connection) start(ctx context.Context, name string, paused bool) error {
+	var flags libvirt.DomainCreateFlags
+	if paused {
+		flags = libvirt.DOMAIN_START_PAUSED
+	}
+	return c.with(context.WithoutCancel(ctx), "start", name, func(d *libvirt.Domain) error { return d.CreateWithFlags(flags) })
 }
 
 // undefine removes a domain's definition and its firmware's variables. A domain that is gone is no error.
@@ -269,6 +273,8 @@ func reasonWord(state libvirt.DomainState, reason int) string {
 		return orDefault(onReasons[libvirt.DomainRunningReason(reason)], "unknown")
 	case libvirt.DOMAIN_CRASHED:
 		return "crashed"
+	case libvirt.DOMAIN_SHUTDOWN:
+		return Stopping
 	case libvirt.DOMAIN_PAUSED:
 		return "paused"
 	}

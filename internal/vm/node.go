@@ -145,7 +145,15 @@ func (n *Node) consoleLog(name string) string {
 const (
 	overlaySuffix = ".overlay.qcow2"
 	seedSuffix    = ".seed.img"
+	// handedInfix is between the names of a domain and of a disk that it handed over.
+	handedInfix = ".handed."
 )
+
+// HandedDisk is where a disk belongs that the guest of a domain hands over: it is removed with that domain.
+func (n *Node) HandedDisk(ctx context.Context, name, disk string) (string, error) {
+	pool, err := n.Pool(ctx)
+	return filepath.Join(pool, name+handedInfix+disk), err
+}
 
 // ChannelSocket is the UNIX socket of a lasting domain's channel.
 func (n *Node) ChannelSocket(name string) string { return n.channelSocket(name) }
@@ -211,8 +219,9 @@ func (n *Node) removeFiles(pool, name string) error {
 		n.channelSocket(name), n.consoleSocket(name),
 		filepath.Join(n.options.DaemonLogDir, name+".log"),
 	}
+	handed, _ := filepath.Glob(filepath.Join(pool, name+handedInfix+"*"))
 	var errs []error
-	for _, p := range paths {
+	for _, p := range append(paths, handed...) {
 		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
 			errs = append(errs, err)
 		}

@@ -34,7 +34,7 @@ func (c *connection) ensurePool(context.Context, string, string) (string, error)
 func (c *connection) createVolume(context.Context, string, string) error { return withoutLibvirt() }
 func (c *connection) deleteVolume(context.Context, string, string) error { return withoutLibvirt() }
 func (c *connection) define(context.Context, string) error               { return withoutLibvirt() }
-func (c *connection) start(context.Context, string) error                { return withoutLibvirt() }
+func (c *connection) start(context.Context, string, bool) error          { return withoutLibvirt() }
 func (c *connection) undefine(context.Context, string) error             { return withoutLibvirt() }
 func (c *connection) metadataOf(context.Context, string, string) (string, error) {
 	return "", withoutLibvirt()

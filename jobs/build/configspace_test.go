@@ -14,6 +14,7 @@ import (
 	"testing/fstest"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/vmimages"
 )
 
 // classes that the matrix defines for the releases, vendors and architectures that there are.
@@ -21,14 +22,25 @@ var classes = strings.Fields(`BUILD_IMAGE BASE DEBIAN TYPE_DEV
 	BULLSEYE BOOKWORM TRIXIE FORKY SID LINUX_VERSION_BASE LINUX_VERSION_BACKPORTS EXTRAS
 	SYSTEM_BOOT SYSTEM_BOOT_DEFAULT SYSTEM_BOOT_RASPI CLOUD AZURE EC2 GCE GENERIC NOCLOUD
 	LINUX_VARIANT_BASE LINUX_VARIANT_CLOUD TIME_SYSTEMD TIME_CHRONY IPV6_DHCP
-	AMD64 ARM64 PPC64EL RISCV64 S390X LAST`)
+	AMD64 ARM64 PPC64EL RISCV64 S390X LAST RUNNER`)
 
-// A misspelt class makes FAI leave a file out in silence.
-func TestConfigSpaceNamesKnownClasses(t *testing.T) {
+// wholeSpace is the built-in config space with the runner image's on top.
+func wholeSpace(t *testing.T) fs.FS {
+	t.Helper()
 	space, err := openSpace("")
 	if err != nil {
 		t.Fatal(err)
 	}
+	runner, err := fs.Sub(vmimages.Runner, "runner")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return overlaid{runner, space}
+}
+
+// A misspelt class makes FAI leave a file out in silence.
+func TestConfigSpaceNamesKnownClasses(t *testing.T) {
+	space := wholeSpace(t)
 	known := func(where, class string) {
 		for part := range strings.SplitSeq(class, "+") {
 			if !slices.Contains(classes, part) {
@@ -37,7 +49,7 @@ func TestConfigSpaceNamesKnownClasses(t *testing.T) {
 		}
 	}
 	seen := 0
-	err = eachFile(space, func(name string, text []byte, _ bool) error {
+	err := eachFile(space, func(name string, text []byte, _ bool) error {
 		seen++
 		parts := strings.Split(name, "/")
 		switch parts[0] {
@@ -78,10 +90,7 @@ func TestScriptsAreClean(t *testing.T) {
 	if err != nil {
 		t.Skip("shellcheck is not installed")
 	}
-	space, err := openSpace("")
-	if err != nil {
-		t.Fatal(err)
-	}
+	space := wholeSpace(t)
 	dir := t.TempDir()
 	if err := copySpace(space, dir); err != nil {
 		t.Fatal(err)
