@@ -1,4 +1,5 @@
-// Package hostcheck tells what a host lacks to run the executor with its settings. It changes nothing.
+// Package hostcheck tells what a host lacks to run the executor with its settings. It changes nothing; only the answer
+// whether KVM works is remembered, as always.
 package hostcheck
 
 import (
