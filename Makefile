@@ -14,7 +14,8 @@ GO_PACKAGES = ca-certificates gcc git golang-go libc6-dev
 RUN_PACKAGES = $(GO_PACKAGES) \
 	debootstrap dosfstools e2fsprogs eatmydata fai-server file mmdebstrap mtools xz-utils \
 	libvirt-clients libvirt-daemon-driver-qemu libvirt-daemon-system ovmf qemu-system-x86 qemu-utils tini
-TEST_PACKAGES = $(RUN_PACKAGES) chromium grub-pc-bin libarchive-tools npm python3 rsync shellcheck
+TEST_PACKAGES = $(RUN_PACKAGES) busybox-static chromium cpio dnsmasq-base \
+	fdisk grub-common grub-pc-bin iptables kmod libarchive-tools npm python3 rsync shellcheck
 
 .PHONY: help
 help: ## list the targets
@@ -83,6 +84,22 @@ test-long: test-packages debcloud test-image ## what takes longer: every cell th
 .PHONY: bench
 bench: test-packages debcloud test-image ## speed and memory, side by side with what they are held against
 	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
+
+# The tree that is built has the modules in vendor/: the build itself does not need the network.
+DEB_PACKAGES = $(GO_PACKAGES) debhelper dpkg-dev fakeroot lintian
+DEB = $(CACHE)/deb
+.PHONY: deb deb-packages
+deb-packages:
+	@$(call install,$(DEB_PACKAGES))
+deb: deb-packages ## the Debian package, in .cache/deb
+	rm -rf $(DEB) && mkdir -p $(DEB)/debcloud
+	git ls-files -z | xargs -0 cp --parents -t $(DEB)/debcloud
+	cp -r packaging/debian $(DEB)/debcloud/debian
+	cd $(DEB)/debcloud && packaging/go mod vendor
+	commit=$$(git describe --always --dirty --abbrev=40); cd $(DEB)/debcloud && \
+		GOMODCACHE=$$(packaging/go env GOMODCACHE) GOCACHE=$$(packaging/go env GOCACHE) DEBCLOUD_COMMIT=$$commit \
+		dpkg-buildpackage -b -us -uc
+	lintian --fail-on error,warning $(DEB)/*.changes
 
 .PHONY: clean
 clean: ## remove what the other targets made

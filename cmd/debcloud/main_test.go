@@ -12,7 +12,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"debcloud": main})
+	testscript.Main(m, map[string]func(){"debcloud": main, "play-runner": playRunner})
 }
 
 // TestScripts runs the real program by testdata/*.txtar; -update rewrites what it compares with.

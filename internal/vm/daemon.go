@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 //go:embed private.sh
@@ -22,42 +23,63 @@ var privateScript string
 // daemon is a private libvirtd. It dies with this process, however that ends.
 type daemon struct {
 	run     string // its directory
-	process process
+	process process.ID
 	cmd     *exec.Cmd
 	exited  chan struct{}
 }
 
 // startDaemon starts libvirtd in namespaces of its own. run must be short: UNIX sockets' paths end at 107 bytes.
 func startDaemon(run, cache string, accel Accel) (*daemon, error) {
+	return daemonOptions{run: run, cache: cache, accel: accel}.start()
+}
+
+type daemonOptions struct {
+	run, cache string
+	accel      Accel
+	// lasting is a daemon for domains that outlive who made them: virtlogd limits their logs, and a killed libvirtd comes
+	// back and finds them.
+	lasting bool
+	// network gives it a network namespace.
+	network bool
+}
+
+func (o daemonOptions) start() (*daemon, error) {
 	if os.Geteuid() != 0 {
 		return nil, fault.WithHint(fault.Inputf("no libvirtd answers and only root can start a private one"), "run as root, or start the system's libvirtd")
 	}
 	if err := need("libvirtd", "qemu-system-x86_64", "qemu-img", "tini"); err != nil {
 		return nil, err
 	}
-	log, err := os.Create(filepath.Join(run, "libvirtd.log"))
+	log, err := os.Create(filepath.Join(o.run, "libvirtd.log"))
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
 	kvm := "hide"
-	if accel == KVM {
+	if o.accel == KVM {
 		kvm = "show"
 	}
-	cmd := exec.Command("sh", "-c", privateScript, "libvirtd", run, cache, kvm)
+	kind := "fleeting"
+	if o.lasting {
+		kind = "lasting"
+	}
+	cmd := exec.Command("sh", "-c", privateScript, "libvirtd", o.run, o.cache, kvm, kind)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:    true,
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
 		Pdeathsig:  syscall.SIGKILL,
 	}
-	d := &daemon{run: run, cmd: cmd, exited: make(chan struct{})}
+	if o.network {
+		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+	}
+	d := &daemon{run: o.run, cmd: cmd, exited: make(chan struct{})}
 	started := make(chan error)
 	go d.mind(started)
 	if err := <-started; err != nil {
 		return nil, fault.Outsidef("start libvirtd: %w", err)
 	}
-	d.process = processOf(cmd.Process.Pid)
+	d.process = process.Of(cmd.Process.Pid)
 	return d, nil
 }
 

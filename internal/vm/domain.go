@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 // domainDirPrefix starts the names of the directories with overlays.
@@ -60,6 +61,18 @@ func (s Spec) check() error {
 	case s.MemoryMiB < 16 || s.CPUs < 1:
 		return fault.Inputf("virtual machine %s has %d MiB of memory and %d processors", s.Name, s.MemoryMiB, s.CPUs)
 	}
+	return nil
+}
+
+// hasRoom finds what this machine lacks. A test bed looks at itself.
+func (h *Host) hasRoom(s Spec) error {
+	if h.bed != nil {
+		return nil
+	}
+	return s.hasRoom()
+}
+
+func (s Spec) hasRoom() error {
 	if free := availableMiB(); free > 0 && s.MemoryMiB > free {
 		return fault.WithHint(fault.Outsidef("virtual machine %s needs %d MiB of memory, this machine has %d MiB available", s.Name, s.MemoryMiB, free),
 			"stop something, or give the virtual machine less")
@@ -87,13 +100,16 @@ func availableMiB() int {
 // powerOn makes the overlay, starts QEMU with halted processors, attaches to the console and lets the processors run: so
 // the console has the first byte.
 func (d *Domain) powerOn(ctx context.Context) error {
+	if d.host.bed != nil {
+		return d.powerOnThere(ctx)
+	}
 	if d.spec.Image != "" {
 		if _, err := createOverlay(ctx, d.spec, d.files.overlay()); err != nil {
 			return err
 		}
 	}
 	var err error
-	d.xml, err = domainXML(d.name, d.spec, d.files, d.host.accel, thisProcess())
+	d.xml, err = domainXML(d.name, d.spec, d.files, d.host.accel, process.This())
 	if err != nil {
 		return err
 	}
@@ -123,7 +139,7 @@ func (d *Domain) attachConsole(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", d.files.console)
+	conn, err := d.dialConsole(ctx)
 	if err != nil {
 		if file != nil {
 			_ = file.Close()
@@ -132,6 +148,13 @@ func (d *Domain) attachConsole(ctx context.Context) error {
 	}
 	d.console = openConsole(conn, file)
 	return nil
+}
+
+func (d *Domain) dialConsole(ctx context.Context) (net.Conn, error) {
+	if d.host.bed != nil {
+		return d.host.bed.stream(ctx, d.name, "console")
+	}
+	return new(net.Dialer).DialContext(ctx, "unix", d.files.console)
 }
 
 // Name is the domain's name in libvirt.
@@ -256,7 +279,7 @@ func (d *Domain) Shutdown(ctx context.Context) error {
 	tick := time.NewTicker(10 * time.Second)
 	defer tick.Stop()
 	for {
-		if err := d.host.conn.pressPower(ctx, d.name); err != nil && d.State() == Running && !d.stopsWithin(time.Second) {
+		if err := d.host.power().pressPower(ctx, d.name); err != nil && d.State() == Running && !d.stopsWithin(time.Second) {
 			return err
 		}
 		select {
@@ -279,7 +302,7 @@ func (d *Domain) stopsWithin(t time.Duration) bool {
 }
 
 // Reset restarts the machine as its reset button does: the guest is not asked.
-func (d *Domain) Reset(ctx context.Context) error { return d.host.conn.reset(ctx, d.name) }
+func (d *Domain) Reset(ctx context.Context) error { return d.host.power().reset(ctx, d.name) }
 
 // qemuLog is what libvirt and QEMU wrote about the domain, "" where it cannot be read.
 func (d *Domain) qemuLog() string {
@@ -325,7 +348,7 @@ func (d *Domain) Destroy(ctx context.Context) error {
 }
 
 func (d *Domain) cutPower(ctx context.Context) error {
-	err := d.host.conn.destroy(ctx, d.name)
+	err := d.host.power().destroy(ctx, d.name)
 	if err != nil && d.host.daemon != nil && d.host.daemon.ended() {
 		err = nil // and every QEMU ended with it
 	}

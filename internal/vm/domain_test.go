@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 func TestTwoFirmwaresSideBySide(t *testing.T) {
@@ -192,32 +194,12 @@ func TestProbeIsRemembered(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(verdict{Boot: bootID(), KVM: false, Reason: "so it was"})
+	write(verdict{Boot: process.BootID(), KVM: false, Reason: "so it was"})
 	if v := rememberedProbe(t.Context(), cache); v.Reason != "so it was" {
 		t.Errorf("probed again: %+v", v)
 	}
 	write(verdict{Boot: "before", KVM: false, Reason: "so it was"})
-	if v := rememberedProbe(t.Context(), cache); v.Reason == "so it was" || v.Boot != bootID() {
+	if v := rememberedProbe(t.Context(), cache); v.Reason == "so it was" || v.Boot != process.BootID() {
 		t.Errorf("an answer of another boot counts: %+v", v)
-	}
-}
-
-func TestProcess(t *testing.T) {
-	me := thisProcess()
-	if !me.runs() {
-		t.Error("this process does not run:", me)
-	}
-	for _, row := range []struct {
-		summary string
-		p       process
-	}{
-		{"the number was given to another", process{PID: me.PID, Start: me.Start - 1, Boot: me.Boot}},
-		{"another boot", process{PID: me.PID, Start: me.Start, Boot: "before"}},
-		{"no such process", process{PID: 1 << 30, Start: 1, Boot: me.Boot}},
-		{"nothing known", process{}},
-	} {
-		if row.p.runs() {
-			t.Errorf("%s: runs", row.summary)
-		}
 	}
 }

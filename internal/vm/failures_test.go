@@ -181,7 +181,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 func TestDaemonDies(t *testing.T) {
 	h := openHost(t)
 	d := startGuest(t, h, Spec{Image: guestImage(t), MemoryMiB: 64, CPUs: 1})
-	h.daemon.process.kill()
+	h.daemon.process.Kill()
 	if err := d.Wait(testContext(t, 10*time.Second)); err != nil {
 		t.Error(err)
 	}

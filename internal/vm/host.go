@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 // Host runs domains.
@@ -25,7 +26,8 @@ type Host struct {
 	run     string // our directory of short paths
 	cache   string
 	conn    *connection
-	daemon  *daemon // nil: the daemon is not ours
+	daemon  *daemon    // nil: the daemon is not ours
+	bed     *bedClient // nil: domains run here
 
 	mu      sync.Mutex
 	domains map[*Domain]struct{}
@@ -35,8 +37,10 @@ type Host struct {
 // Open connects to libvirt and clears away what killed processes left behind. The error says which package is missing
 // where one is.
 func Open(ctx context.Context, o Options) (*Host, error) {
-	if err := need("qemu-system-x86_64", "qemu-img"); err != nil {
-		return nil, err
+	if o.Testbed == "" {
+		if err := need("qemu-system-x86_64", "qemu-img"); err != nil {
+			return nil, err
+		}
 	}
 	h := &Host{options: o, domains: make(map[*Domain]struct{})}
 	if h.options.Dir == "" {
@@ -49,6 +53,12 @@ func Open(ctx context.Context, o Options) (*Host, error) {
 	sweepDirectories(h.options.Dir)
 	if err := h.makeDirectories(); err != nil {
 		return nil, err
+	}
+	if o.Testbed != "" {
+		if h.bed, h.accel, err = dialBed(ctx, o.Testbed); err != nil {
+			return nil, errors.Join(err, h.Close())
+		}
+		return h, nil
 	}
 	h.chooseAccelerator(ctx)
 	if err := h.connect(ctx); err != nil {
@@ -68,18 +78,24 @@ func runRoot() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("debcloud-%d", os.Geteuid()))
 }
 
-func (h *Host) makeDirectories() error {
+// cacheDir keeps what was learnt of this machine.
+func cacheDir() string {
 	cache, err := os.UserCacheDir()
 	if err != nil { // no HOME, as in a bare system unit
 		cache = "/var/cache"
 	}
-	h.cache = filepath.Join(cache, "debcloud", "vm")
+	return filepath.Join(cache, "debcloud", "vm")
+}
+
+func (h *Host) makeDirectories() error {
+	h.cache = cacheDir()
 	if err := os.MkdirAll(h.cache, 0o755); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(runRoot(), 0o700); err != nil {
 		return err
 	}
+	var err error
 	if h.run, err = os.MkdirTemp(runRoot(), "vm-"); err != nil {
 		return err
 	}
@@ -87,7 +103,7 @@ func (h *Host) makeDirectories() error {
 }
 
 func (h *Host) writeRecord() error {
-	r := record{Owner: thisProcess()}
+	r := record{Owner: process.This()}
 	if h.daemon != nil {
 		r.Daemon = h.daemon.process
 	}
@@ -157,14 +173,14 @@ func sweepDirectories(dir string) {
 		found, _ := filepath.Glob(pattern)
 		for _, d := range found {
 			r, err := readRecord(d)
-			if err != nil || r.Owner.runs() {
+			if err != nil || r.Owner.Runs() {
 				// Without a record it is just being made, or not ours: keep it for a while.
 				if info, err2 := os.Stat(d); err == nil || err2 != nil || time.Since(info.ModTime()) < time.Hour {
 					continue
 				}
 			}
 			slog.Info("removing what a killed process left", "directory", d, "pid", r.Owner.PID)
-			r.Daemon.kill()
+			r.Daemon.Kill()
 			for _, sub := range r.Domains {
 				removeDomainDir(sub)
 			}
@@ -191,7 +207,7 @@ func (h *Host) sweepDomains(ctx context.Context) error {
 	}
 	for name, text := range all {
 		var m metadata
-		if err := xml.Unmarshal([]byte(text), &m); err != nil || m.runs() {
+		if err := xml.Unmarshal([]byte(text), &m); err != nil || m.Runs() {
 			continue
 		}
 		slog.InfoContext(ctx, "destroying a domain that a killed process left", "domain", name, "pid", m.PID)
@@ -206,7 +222,7 @@ func (h *Host) sweepDomains(ctx context.Context) error {
 // Start defines a domain on an overlay of the image and powers it on. Destroy it when done, also if ctx has ended.
 func (h *Host) Start(ctx context.Context, s Spec) (*Domain, error) {
 	s = s.withDefaults()
-	if err := s.check(); err != nil {
+	if err := errors.Join(s.check(), h.hasRoom(s)); err != nil {
 		return nil, err
 	}
 	d, err := h.newDomain(s)
@@ -243,7 +259,7 @@ func (h *Host) newDomain(s Spec) (*Domain, error) {
 		return nil, errors.New("the host is closed")
 	}
 	h.domains[d] = struct{}{}
-	return d, errors.Join(record{Owner: thisProcess()}.write(dir), h.writeRecord())
+	return d, errors.Join(record{Owner: process.This()}.write(dir), h.writeRecord())
 }
 
 func (h *Host) forget(d *Domain) {

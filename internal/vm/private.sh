@@ -1,9 +1,10 @@
 #!/bin/sh
 # Runs a libvirtd that shares nothing with the system's, as the first process of its own PID and mount namespaces:
 # when that process dies, the kernel ends everything that libvirtd started.
-# Arguments: RUN (a directory for sockets, logs and state), CACHE (what libvirt learnt of QEMU), hide or show (/dev/kvm).
+# Arguments: RUN (a directory for sockets, logs and state), CACHE (what libvirt learnt of QEMU), hide or show (/dev/kvm),
+# fleeting or lasting (domains that outlive who made them: their logs get a limit, and a libvirtd that is killed comes back).
 set -eu
-run=$1 cache=$2 kvm=$3
+run=$1 cache=$2 kvm=$3 kind=$4
 
 # Nothing of this may show outside. /proc must list this PID namespace: libvirtd finds its children there.
 mount --make-rprivate /
@@ -54,5 +55,13 @@ cat >/etc/libvirt/qemu.conf <<-'END'
 	stdio_handler = "file"
 	max_core = 0
 END
+if [ "$kind" = lasting ]; then
+	sed -i 's/^stdio_handler.*/stdio_handler = "logd"/' /etc/libvirt/qemu.conf
+	printf 'max_size = 262144\nmax_backups = 2\n' >/etc/libvirt/virtlogd.conf
+	virtlogd -d -f /etc/libvirt/virtlogd.conf -p /run/libvirt/virtlogd.pid
+	# The loopback of a network namespace of its own is down.
+	ip link set lo up
+	exec tini -s -- sh -c 'while :; do libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid || sleep 0.1; done'
+fi
 # libvirt waits for each helper's zombie: the first process has to reap, at once.
 exec tini -s -- libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 // Stock firmware, from Debian's package ovmf.
@@ -104,11 +106,11 @@ type verdict struct {
 func rememberedProbe(ctx context.Context, cache string) verdict {
 	path := filepath.Join(cache, "kvm.json")
 	var v verdict
-	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Boot == bootID() {
+	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Boot == process.BootID() {
 		return v
 	}
 	err := probeKVM(ctx)
-	v = verdict{Boot: bootID(), KVM: err == nil}
+	v = verdict{Boot: process.BootID(), KVM: err == nil}
 	if err != nil {
 		v.Reason = err.Error()
 	}

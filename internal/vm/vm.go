@@ -20,6 +20,8 @@ type Options struct {
 	Dir string
 	// Emulated runs every guest without KVM.
 	Emulated bool
+	// Testbed is the UNIX socket of a host that runs the domains in this one's place (TestbedVariable). Empty: none.
+	Testbed string
 }
 
 // Firmware is what starts the operating system.

@@ -12,6 +12,7 @@ import (
 	"libvirt.org/go/libvirtxml"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/process"
 )
 
 // metadataNamespace marks domains as ours.
@@ -22,7 +23,7 @@ const metadataNamespace = "https://salsa.debian.org/cloud-team/debcloud/vm"
 // Its name is not in a tag: libvirt hands it back without the namespace.
 type metadata struct {
 	XMLName xml.Name
-	process
+	process.ID
 	Dir string `xml:"dir,attr"`
 }
 
@@ -30,51 +31,30 @@ type metadata struct {
 type files struct {
 	dir     string // everything but the console's socket
 	console string // UNIX socket of the serial port
+
+	overlayPath string // empty: in dir
 }
 
-func (f files) overlay() string { return filepath.Join(f.dir, "overlay.qcow2") }
-func (f files) nvram() string   { return filepath.Join(f.dir, "nvram.fd") }
+func (f files) overlay() string {
+	return orDefault(f.overlayPath, filepath.Join(f.dir, "overlay.qcow2"))
+}
+func (f files) nvram() string { return filepath.Join(f.dir, "nvram.fd") }
 
 // domainXML describes the machine to libvirt: a q35 board with virtio devices, a serial console and no USB.
-func domainXML(name string, s Spec, f files, accel Accel, owner process) (string, error) {
-	mark, err := xml.Marshal(metadata{XMLName: xml.Name{Space: metadataNamespace, Local: "owner"}, process: owner, Dir: f.dir})
+func domainXML(name string, s Spec, f files, accel Accel, owner process.ID) (string, error) {
+	mark, err := xml.Marshal(metadata{XMLName: xml.Name{Space: metadataNamespace, Local: "owner"}, ID: owner, Dir: f.dir})
 	if err != nil {
 		return "", err
 	}
-	d := &libvirtxml.Domain{
-		Type:       "qemu",
-		Name:       name,
-		Metadata:   &libvirtxml.DomainMetadata{XML: string(mark)},
-		Memory:     &libvirtxml.DomainMemory{Value: uint(s.MemoryMiB), Unit: "MiB"},
-		VCPU:       &libvirtxml.DomainVCPU{Value: uint(s.CPUs)},
-		CPU:        &libvirtxml.DomainCPU{Mode: "maximum", Check: "none"},
-		OS:         operatingSystem(s, f),
-		SysInfo:    sysInfo(s.SMBIOS),
-		Features:   features(s),
-		Clock:      &libvirtxml.DomainClock{Offset: "utc", Timer: []libvirtxml.DomainTimer{{Name: "hpet", Present: "no"}}},
-		OnPoweroff: "destroy",
-		OnReboot:   "restart",
-		OnCrash:    "destroy",
-	}
+	d := board(name, s, accel)
+	d.Metadata = &libvirtxml.DomainMetadata{XML: string(mark)}
+	d.OS = operatingSystem(s, f)
 	if os.Geteuid() == 0 {
 		// QEMU runs as root: the image is read where it is, and libvirt must not give it another owner. AppArmor or
 		// SELinux, where they are on, and QEMU's seccomp sandbox confine it all the same.
 		d.SecLabel = []libvirtxml.DomainSecLabel{{Type: "static", Model: "dac", Relabel: "no", Label: "+0:+0"}}
 	}
-	if accel == KVM {
-		d.Type = "kvm"
-		d.CPU = &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none"}
-	}
-	d.Devices = &libvirtxml.DomainDeviceList{
-		Controllers: []libvirtxml.DomainController{
-			{Type: "usb", Model: "none"},
-			{Type: "scsi", Model: "virtio-scsi"},
-		},
-		Serials:    []libvirtxml.DomainSerial{serialPort(f.console)},
-		RNGs:       []libvirtxml.DomainRNG{randomSource()},
-		Videos:     []libvirtxml.DomainVideo{{Model: libvirtxml.DomainVideoModel{Type: "vga"}}},
-		MemBalloon: &libvirtxml.DomainMemBalloon{Model: "none"},
-	}
+	d.Devices = devices(serialPort(f.console))
 	if err := addDisks(d, s, f); err != nil {
 		return "", err
 	}
@@ -82,6 +62,42 @@ func domainXML(name string, s Spec, f files, accel Accel, owner process) (string
 		return "", err
 	}
 	return d.Marshal()
+}
+
+// board is the machine without its devices and what it starts.
+func board(name string, s Spec, accel Accel) *libvirtxml.Domain {
+	d := &libvirtxml.Domain{
+		Type:       "qemu",
+		Name:       name,
+		Memory:     &libvirtxml.DomainMemory{Value: uint(s.MemoryMiB), Unit: "MiB"},
+		VCPU:       &libvirtxml.DomainVCPU{Value: uint(s.CPUs)},
+		CPU:        &libvirtxml.DomainCPU{Mode: "maximum", Check: "none"},
+		SysInfo:    sysInfo(s.SMBIOS),
+		Features:   features(s),
+		Clock:      &libvirtxml.DomainClock{Offset: "utc", Timer: []libvirtxml.DomainTimer{{Name: "hpet", Present: "no"}}},
+		OnPoweroff: "destroy",
+		OnReboot:   "restart",
+		OnCrash:    "destroy",
+	}
+	if accel == KVM {
+		d.Type = "kvm"
+		d.CPU = &libvirtxml.DomainCPU{Mode: "host-passthrough", Check: "none"}
+	}
+	return d
+}
+
+// devices are those of every machine.
+func devices(serial libvirtxml.DomainSerial) *libvirtxml.DomainDeviceList {
+	return &libvirtxml.DomainDeviceList{
+		Controllers: []libvirtxml.DomainController{
+			{Type: "usb", Model: "none"},
+			{Type: "scsi", Model: "virtio-scsi"},
+		},
+		Serials:    []libvirtxml.DomainSerial{serial},
+		RNGs:       []libvirtxml.DomainRNG{randomSource()},
+		Videos:     []libvirtxml.DomainVideo{{Model: libvirtxml.DomainVideoModel{Type: "vga"}}},
+		MemBalloon: &libvirtxml.DomainMemBalloon{Model: "none"},
+	}
 }
 
 func operatingSystem(s Spec, f files) *libvirtxml.DomainOS {

@@ -199,7 +199,7 @@ func bootHere(ctx context.Context, o Options, build *manifest.Build, started tim
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	host, err := vm.Open(ctx, vm.Options{Dir: dir})
+	host, err := vm.Open(ctx, vm.Options{Dir: dir, Testbed: os.Getenv(vm.TestbedVariable)})
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,10 @@ type Port interface {
 	io.Closer
 }
 
+// absence is how long a port must say that nobody is connected before it is believed. Linux learns from one queue that a
+// host has come and from another what it sends: the port may go on saying so for a while after the first bytes.
+const absence = time.Second
+
 // idle is how long to wait before a port that nobody is connected to is read again: a virtio port does not tell.
 const idle = 20 * time.Millisecond
 
@@ -59,17 +63,26 @@ func (l *Listener) pump() {
 	defer close(l.done)
 	defer l.replace(nil)
 	buf := make([]byte, markerLen+64<<10)
-	seen := 0 // bytes at the beginning of buf that were delivered before: a marker may have begun there
+	var alone time.Time // since when the port says that nobody is connected
+	seen := 0           // bytes at the beginning of buf that were delivered before: a marker may have begun there
 	for {
 		n, err := l.port.Read(buf[seen:])
 		seen = copy(buf, l.take(buf[:seen+n], seen))
-		if errors.Is(err, io.EOF) {
-			seen = 0
-			l.replace(nil)
+		switch {
+		case errors.Is(err, io.EOF):
+			if n > 0 || alone.IsZero() {
+				alone = time.Now()
+			}
+			if time.Since(alone) > absence {
+				seen = 0
+				l.replace(nil)
+			}
 			time.Sleep(idle)
-		} else if err != nil {
+		case err != nil:
 			l.err = err
 			return
+		default:
+			alone = time.Time{}
 		}
 	}
 }

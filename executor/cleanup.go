@@ -1,0 +1,47 @@
+package executor
+
+import (
+	"context"
+	"errors"
+)
+
+// Cleanup removes what belongs to this attempt, however far it came. It may be called twice, and beside a stage that
+// still runs: that loses its VM.
+func (d *Driver) Cleanup(ctx context.Context) error {
+	if err := d.connect(ctx); err != nil {
+		return err
+	}
+	err := d.removeAttempt(ctx, d.Environment.TempDir)
+	if a, ok := d.notes().read(d.Environment.TempDir); ok {
+		if a.Result != "" && d.Metrics != nil {
+			d.Metrics.JobFinished(ctx, a.Result)
+		}
+		if err == nil {
+			err = d.notes().remove(a.Dir)
+		}
+	}
+	return err
+}
+
+// removeAttempt removes the domains of an attempt, siblings first, and what it holds of the host's budget.
+func (d *Driver) removeAttempt(ctx context.Context, dir string) error {
+	all, err := d.machines(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, what := range []string{forTestbed, forJob} {
+		for _, m := range all {
+			if m.For != what || m.Attempt != dir {
+				continue
+			}
+			d.Log.InfoContext(ctx, "removing a job's virtual machine", "domain", m.Lasting.Name, "job", m.Job, "for", m.For)
+			errs = append(errs, d.remove(ctx, m.Lasting.Name))
+		}
+	}
+	// A prepare that was killed before its domain was defined holds a share all the same.
+	if a, ok := d.notes().read(dir); ok && errors.Join(errs...) == nil {
+		errs = append(errs, d.remove(ctx, a.domainName()))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,202 @@
+// Package metrics counts what the executor does, for Prometheus.
+//
+// A driver process lives for one call, so what it counts is kept in a file in the state directory, under a lock. From
+// there it goes to node_exporter's textfile collector whenever something was counted, and to whoever scrapes the
+// HTTP address of `executor pool`.
+package metrics
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"salsa.debian.org/cloud-team/debcloud/executor/admission"
+	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+)
+
+// Result is how a job's VM came to its end.
+type Result string
+
+const (
+	Success       Result = "success"        // every stage ended with 0
+	ScriptFailure Result = "script_failure" // a stage's script failed
+	SystemFailure Result = "system_failure" // anything else failed
+)
+
+// Kind is what the reaper took away.
+type Kind string
+
+const (
+	Domain    Kind = "domain"
+	Volume    Kind = "volume"
+	Directory Kind = "directory"
+	Entry     Kind = "ledger_entry"
+)
+
+// Recorder counts. Nothing that a job needs depends on it, so its methods log what goes wrong and return nothing.
+type Recorder struct {
+	dir, textfile string
+	ledger        Ledger
+	version       string
+}
+
+// Ledger tells how full the host is: admission's.
+type Ledger interface {
+	Snapshot(context.Context) (admission.Snapshot, error)
+}
+
+// Open counts in the settings' state directory. version is the program's.
+func Open(s *settings.Settings, l Ledger, version string) (*Recorder, error) {
+	dir := filepath.Join(s.State, "metrics")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("metrics of the executor: %w", err)
+	}
+	return &Recorder{dir: dir, textfile: s.Metrics.Textfile, ledger: l, version: version}, nil
+}
+
+// JobFinished counts a job, once, in its cleanup.
+func (r *Recorder) JobFinished(ctx context.Context, result Result) {
+	r.record(ctx, func(c *counts) { c.Jobs[result]++ })
+}
+
+// Prepared notes how long prepare took from its start until the VM was ready, the wait for room not included.
+func (r *Recorder) Prepared(ctx context.Context, seconds float64, warm bool) {
+	start := "cold"
+	if warm {
+		start = "warm"
+	}
+	r.record(ctx, func(c *counts) { c.Prepare[start] = c.Prepare[start].observe(prepareBuckets, seconds) })
+}
+
+// Booted notes how long a VM took from power-on until its agent answered.
+func (r *Recorder) Booted(ctx context.Context, seconds float64) {
+	r.record(ctx, func(c *counts) { c.Boot = c.Boot.observe(bootBuckets, seconds) })
+}
+
+// Admitted notes how long a job waited for room.
+func (r *Recorder) Admitted(ctx context.Context, seconds float64) {
+	r.record(ctx, func(c *counts) { c.Wait = c.Wait.observe(waitBuckets, seconds) })
+}
+
+// Reaped counts what the reaper took away.
+func (r *Recorder) Reaped(ctx context.Context, kind Kind, n int) {
+	if n > 0 {
+		r.record(ctx, func(c *counts) { c.Reaped[kind] += n })
+	}
+}
+
+// Refresh writes the textfile anew, with what changed although nothing was counted.
+func (r *Recorder) Refresh(ctx context.Context) { r.record(ctx, nil) }
+
+func (r *Recorder) record(ctx context.Context, f func(*counts)) {
+	if err := r.update(ctx, f); err != nil {
+		slog.WarnContext(ctx, "metrics were not counted", "error", err)
+	}
+}
+
+// update changes the counts and writes the textfile, both under one lock, so that an older one never replaces a newer.
+func (r *Recorder) update(ctx context.Context, f func(*counts)) error {
+	lock, err := os.OpenFile(filepath.Join(r.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := lockWithin(ctx, lock); err != nil {
+		return err
+	}
+	c := r.read(ctx)
+	if f != nil {
+		f(c)
+		if err := r.write(c); err != nil {
+			return err
+		}
+	}
+	if r.textfile == "" {
+		return nil
+	}
+	return prometheus.WriteToTextfile(r.textfile, r.registry(ctx, c))
+}
+
+// lockWithin does not let a job wait for a counter: the kernel frees the lock of a killed process, but not of a stopped
+// one.
+func lockWithin(ctx context.Context, f *os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, lockLimit)
+	defer cancel()
+	for tick := newTicker(); ; {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			tick.Stop()
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tick.Stop()
+			return fmt.Errorf("lock %s: %w", f.Name(), ctx.Err())
+		}
+	}
+}
+
+// read returns empty counts where the file is lost: Prometheus takes that for a counter that began anew.
+func (r *Recorder) read(ctx context.Context) *counts {
+	c := new(counts)
+	text, err := os.ReadFile(r.path())
+	if err == nil {
+		err = json.Unmarshal(text, c)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		slog.WarnContext(ctx, "metrics begin anew", "error", err)
+		c = new(counts)
+	}
+	c.fill()
+	return c
+}
+
+func (r *Recorder) path() string { return filepath.Join(r.dir, "counts.json") }
+
+// write is atomic for readers and killed processes, not for a power cut.
+func (r *Recorder) write(c *counts) error {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(r.path()+".new", text, 0o644); err != nil {
+		return err
+	}
+	return os.Rename(r.path()+".new", r.path())
+}
+
+// ServeHTTP answers a scrape.
+func (r *Recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
+	ctx := request.Context()
+	promhttp.HandlerFor(r.registry(ctx, r.read(ctx)), promhttp.HandlerOpts{}).ServeHTTP(w, request)
+}
+
+func (r *Recorder) registry(ctx context.Context, c *counts) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&collector{counts: c, host: r.host(ctx), version: r.version})
+	return registry
+}
+
+// host is nil where the ledger does not tell.
+func (r *Recorder) host(ctx context.Context) *admission.Snapshot {
+	if r.ledger == nil {
+		return nil
+	}
+	s, err := r.ledger.Snapshot(ctx)
+	if err != nil {
+		slog.WarnContext(ctx, "metrics lack the ledger", "error", err)
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,199 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/executor/admission"
+	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
+	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/internal/vm"
+)
+
+// Reaped says what Reap found.
+type Reaped struct {
+	// Removed and Adopted are names of domains, Strays such whose domain was gone already.
+	Removed []string `json:"removed"`
+	Adopted []string `json:"adopted"`
+	Strays  []string `json:"strays"`
+	// Attempts are directories of Runners that were killed.
+	Attempts []string `json:"attempts"`
+	// Entries are shares of the host's budget that nobody held any more.
+	Entries []string `json:"entries"`
+}
+
+// Reap removes what belongs to attempts that are over: domains by their metadata, files without a domain, notes and
+// directories of Runners that were killed, shares of the budget. A job that still runs keeps everything, and its domain gets
+// its share back where the ledger has lost it. What is not the executor's is not touched.
+func (d *Driver) Reap(ctx context.Context) (Reaped, error) {
+	var r Reaped
+	if err := d.connect(ctx); err != nil {
+		return r, err
+	}
+	all, err := d.machines(ctx)
+	if err != nil {
+		return r, err
+	}
+	var errs []error
+	living := make(map[string]machine)
+	for _, m := range all {
+		why := over(m, all)
+		if why == "" {
+			living[m.Lasting.Name] = m
+			continue
+		}
+		d.Log.InfoContext(ctx, "reaping a virtual machine", "domain", m.Lasting.Name, "job", m.Job, "why", why)
+		if err := d.remove(ctx, m.Lasting.Name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.Removed = append(r.Removed, m.Lasting.Name)
+	}
+	errs = append(errs, d.reapStrays(ctx, &r), d.reapAttempts(ctx, &r), d.reapLedger(ctx, &r, living), d.node.SweepConsoles(d.Settings.Console.Keep))
+	d.countReaped(ctx, r)
+	return r, errors.Join(errs...)
+}
+
+func (d *Driver) countReaped(ctx context.Context, r Reaped) {
+	if d.Metrics == nil {
+		return
+	}
+	for kind, names := range map[metrics.Kind][]string{
+		metrics.Domain: r.Removed, metrics.Volume: r.Strays, metrics.Directory: r.Attempts, metrics.Entry: r.Entries,
+	} {
+		if len(names) > 0 {
+			d.Metrics.Reaped(ctx, kind, len(names))
+		}
+	}
+}
+
+// over says why a domain's time is over, "" where it is not.
+func over(m machine, all []machine) string {
+	switch {
+	case m.For == "":
+		return "" // metadata that cannot be read: somebody has to look
+	case !m.Deadline.IsZero() && time.Now().After(m.Deadline):
+		return "its deadline has passed"
+	case m.For == forPool && m.Runner.Runs():
+		return "" // the pool's, until its deadline
+	case m.For == forPool:
+		return "the service that kept it ready is gone" // and nobody makes it yield
+	case m.For == forTestbed && !exists(all, m.Of):
+		return "its job's virtual machine is gone"
+	case !m.Runner.Runs():
+		return "its Runner is gone"
+	case attempt{Dir: m.Attempt, Runner: m.Runner}.over():
+		return "Runner has ended the attempt"
+	default:
+		return ""
+	}
+}
+
+func exists(all []machine, name string) bool {
+	for _, m := range all {
+		if m.Lasting.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *Driver) reapStrays(ctx context.Context, r *Reaped) error {
+	strays, err := d.node.Strays(ctx, namePrefix)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range strays {
+		d.Log.InfoContext(ctx, "reaping files without a virtual machine", "domain", name)
+		errs = append(errs, d.remove(ctx, name))
+		r.Strays = append(r.Strays, name)
+	}
+	return errors.Join(errs...)
+}
+
+// reapAttempts removes notes of attempts that are over, and the directories that their killed Runners could not remove:
+// they hold the jobs' tokens.
+func (d *Driver) reapAttempts(ctx context.Context, r *Reaped) error {
+	var errs []error
+	for _, a := range d.notes().all() {
+		if !a.over() {
+			continue
+		}
+		d.Log.InfoContext(ctx, "reaping an attempt whose Runner is gone", "job", a.Job, "directory", a.Dir)
+		if err := errors.Join(removeAttemptDir(a.Dir), d.notes().remove(a.Dir)); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		r.Attempts = append(r.Attempts, a.Dir)
+	}
+	return errors.Join(errs...)
+}
+
+// reapLedger holds the budget's ledger against the domains that there are.
+func (d *Driver) reapLedger(ctx context.Context, r *Reaped, living map[string]machine) error {
+	l, err := d.ledger()
+	if err != nil {
+		return err
+	}
+	gone, err := l.Reclaim(ctx, d.existing)
+	for _, e := range gone {
+		r.Entries = append(r.Entries, e.ID)
+	}
+	before, err2 := l.Snapshot(ctx)
+	if err = errors.Join(err, err2); err != nil {
+		return err
+	}
+	known := make(map[string]bool)
+	for _, e := range before.Entries {
+		known[e.ID] = true
+	}
+	var errs []error
+	for name, m := range living {
+		if m.For == forTestbed || known[name] {
+			continue // a sibling's is part of its job's share
+		}
+		d.Log.InfoContext(ctx, "adopting a virtual machine", "domain", name, "job", m.Job)
+		errs = append(errs, l.Adopt(ctx, m.request(d.Settings)))
+		r.Adopted = append(r.Adopted, name)
+	}
+	return errors.Join(errs...)
+}
+
+func (d *Driver) existing(ctx context.Context) (map[string]bool, error) {
+	all, err := d.node.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]bool)
+	for _, l := range all {
+		found[l.Name] = true
+	}
+	return found, nil
+}
+
+// request is what a domain holds of the host.
+func (m machine) request(s *settings.Settings) admission.Request {
+	need := settings.Resources{VMs: 1, CPUs: m.CPUs, Memory: settings.Size(m.MemoryMiB) << 20, Disk: settings.Size(m.DiskBytes)}
+	class := admission.Job
+	if m.For == forPool {
+		class = admission.Warm
+	}
+	if m.Testbed {
+		b := s.Testbed.Budget
+		need.VMs, need.CPUs, need.Memory, need.Disk = need.VMs+b.VMs, need.CPUs+b.CPUs, need.Memory+b.Memory, need.Disk+b.Disk
+	}
+	return admission.Request{ID: m.Lasting.Name, Class: class, Need: need, For: m.whose()}
+}
+
+func (m machine) whose() string {
+	if m.For == forPool {
+		return "the warm pool"
+	}
+	return fmt.Sprintf("job %d of %s", m.Job, m.Project)
+}
+
+// running tells that QEMU runs.
+func (m machine) running() bool { return m.State == vm.Running }

@@ -1,0 +1,468 @@
+package executor
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/internal/vm"
+)
+
+// testbed runs sibling VMs for the stage of a job that is allowed to have them, within the job's share of the host. It
+// lasts as long as the stage. The protocol is that of internal/vm.
+type testbed struct {
+	driver *Driver
+	job    machine
+	conns  chan net.Conn
+	done   chan struct{}
+	mux    *http.ServeMux
+
+	mu       sync.Mutex
+	handed   map[string]int64 // sizes of disks that were handed over
+	siblings map[string]*sibling
+}
+
+// sibling is one VM of a test bed.
+type sibling struct {
+	domain  string
+	network net.Listener  // where QEMU's network interface connects; nil: it has none
+	wire    chan net.Conn // that connection
+}
+
+// guestSocket is the test bed's socket in the guest.
+const guestSocket = "/run/debcloud-testbed"
+
+// offerTestbed forwards a test bed into the job's VM. stop takes it and its VMs away.
+func (d *Driver) offerTestbed(ctx context.Context, s *guest.SSH, m machine) (stop func(), err error) {
+	t := newTestbed(d, m)
+	server := &http.Server{Handler: t.mux, ReadHeaderTimeout: time.Minute}
+	go func() { _ = server.Serve(t) }()
+	end, err := s.Forward(ctx, guestSocket, func(context.Context) (net.Conn, error) {
+		here, there := net.Pipe()
+		select {
+		case t.conns <- here:
+			return there, nil
+		case <-t.done:
+			return nil, net.ErrClosed
+		}
+	})
+	if err != nil {
+		return nil, errors.Join(err, server.Close())
+	}
+	return func() {
+		_ = end()
+		_ = server.Close()
+		t.removeAll(ctx)
+	}, nil
+}
+
+func newTestbed(d *Driver, m machine) *testbed {
+	t := &testbed{
+		driver: d, job: m, conns: make(chan net.Conn), done: make(chan struct{}), mux: http.NewServeMux(),
+		handed: make(map[string]int64), siblings: make(map[string]*sibling),
+	}
+	answer := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
+		t.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			if err := f(w, r); err != nil {
+				t.refuse(w, r, err)
+			}
+		})
+	}
+	answer("GET /{$}", t.describe)
+	answer("PUT /disks/{disk}", t.take)
+	answer("POST /machines/{machine}", t.create)
+	answer("POST /machines/{machine}/{verb}", t.act)
+	answer("DELETE /machines/{machine}", t.delete)
+	answer("GET /machines/{machine}/console", t.console)
+	answer("GET /machines/{machine}/network", t.connect)
+	return t
+}
+
+// Accept, Close and Addr make the forwarded connections a net.Listener.
+func (t *testbed) Accept() (net.Conn, error) {
+	select {
+	case c := <-t.conns:
+		return c, nil
+	case <-t.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (t *testbed) Close() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	select {
+	case <-t.done:
+	default:
+		close(t.done)
+	}
+	return nil
+}
+
+func (t *testbed) Addr() net.Addr { return &net.UnixAddr{Name: guestSocket, Net: "unix"} }
+
+// refuse tells the client what it did wrong, and of what went wrong here one sentence.
+func (t *testbed) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	t.driver.Log.WarnContext(r.Context(), "a test bed refuses", "job", t.job.Job, "request", r.Method+" "+r.URL.Path, "error", err)
+	code := http.StatusInternalServerError
+	if fault.KindOf(err) == fault.Input {
+		code = http.StatusBadRequest
+	}
+	http.Error(w, err.Error(), code)
+}
+
+func (t *testbed) describe(w http.ResponseWriter, r *http.Request) error {
+	accel, _ := t.driver.node.Accelerator(r.Context())
+	return json.NewEncoder(w).Encode(vm.Bed{KVM: accel == vm.KVM})
+}
+
+var bedName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
+
+// named returns a name of the request's path, which the job's author chose.
+func named(r *http.Request, what string) (string, error) {
+	name := r.PathValue(what)
+	if !bedName.MatchString(name) {
+		return "", fault.Inputf("%q is no name for a %s of a test bed", name, what)
+	}
+	return name, nil
+}
+
+// take stores a disk that the job hands over, sparse. All of them together stay within the test bed's share of the disk.
+// It is raw and stays so, whatever its bytes look like: a qcow2 could name a file of the host.
+func (t *testbed) take(_ http.ResponseWriter, r *http.Request) error {
+	name, err := named(r, "disk")
+	if err != nil {
+		return err
+	}
+	size, err := strconv.ParseInt(r.URL.Query().Get("size"), 10, 64)
+	if err != nil || size <= 0 || size%512 != 0 {
+		return fault.Inputf("a disk of %q bytes cannot be: a whole number of sectors of 512", r.URL.Query().Get("size"))
+	}
+	if err := t.reserve(name, size); err != nil {
+		return err
+	}
+	path, err := t.driver.node.HandedDisk(r.Context(), t.job.Lasting.Name, name)
+	if err != nil {
+		return err
+	}
+	return store(path, r.Body, size)
+}
+
+func (t *testbed) reserve(name string, size int64) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, again := t.handed[name]; again {
+		return fault.Inputf("a disk %q was handed over already", name)
+	}
+	sum := size
+	for _, s := range t.handed {
+		sum += s
+	}
+	if most := t.driver.Settings.Testbed.Budget.Disk; sum > int64(most) {
+		return fault.Inputf("disks of %v together are more than the %v of a test bed", settings.Size(sum), most)
+	}
+	t.handed[name] = size
+	return nil
+}
+
+// store writes size bytes of a zstd stream, and leaves holes where there are zeros.
+func store(path string, from io.Reader, size int64) error {
+	z, err := zstd.NewReader(from, zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = fill(f, z, size)
+	return errors.Join(err, f.Close())
+}
+
+func fill(f *os.File, from io.Reader, size int64) error {
+	if err := f.Truncate(size); err != nil {
+		return err
+	}
+	buf := make([]byte, 64<<10)
+	for at := int64(0); at < size; {
+		n, err := io.ReadFull(from, buf[:min(int64(len(buf)), size-at)])
+		if err != nil {
+			return fault.Inputf("the disk ends after %d of %d bytes: %w", at+int64(n), size, err)
+		}
+		if !raw.Zero(buf[:n]) {
+			if _, err := f.WriteAt(buf[:n], at); err != nil {
+				return err
+			}
+		}
+		at += int64(n)
+	}
+	if n, _ := from.Read(buf[:1]); n > 0 {
+		return fault.Inputf("the disk goes on after its %d bytes", size)
+	}
+	return nil
+}
+
+// domainOf names a sibling's domain.
+func (t *testbed) domainOf(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return t.job.Lasting.Name + "-" + hex.EncodeToString(sum[:4])
+}
+
+func (t *testbed) create(_ http.ResponseWriter, r *http.Request) error {
+	name, err := named(r, "machine")
+	if err != nil {
+		return err
+	}
+	var b vm.BedSpec
+	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&b); err != nil {
+		return fault.Inputf("the description of machine %q: %w", name, err)
+	}
+	s := &sibling{domain: t.domainOf(name), wire: make(chan net.Conn, 1)}
+	spec, err := t.spec(r.Context(), s, b)
+	if err != nil {
+		return err
+	}
+	need := settings.Resources{VMs: 1, CPUs: b.CPUs, Memory: settings.Size(b.MemoryMiB) << 20, Disk: settings.Size(spec.DiskSize)}
+	ledger, err := t.driver.ledger()
+	if err != nil {
+		return err
+	}
+	if err := ledger.ReserveWithin(r.Context(), t.job.Lasting.Name, s.domain, t.driver.Settings.Testbed.Budget, need); err != nil {
+		return err
+	}
+	if err := t.start(r.Context(), name, s, spec); err != nil {
+		return errors.Join(err, ledger.ReleaseWithin(context.WithoutCancel(r.Context()), t.job.Lasting.Name, s.domain))
+	}
+	return nil
+}
+
+// spec describes a sibling. Its network ends in this process: it reaches what the job's own process lets it reach.
+func (t *testbed) spec(ctx context.Context, s *sibling, b vm.BedSpec) (vm.LastingSpec, error) {
+	var none vm.LastingSpec
+	if len(b.Disks) == 0 || len(b.Disks) > 8 || b.CPUs < 1 || b.MemoryMiB < 1 {
+		return none, fault.Inputf("a machine of %d disks, %d processors and %d MiB cannot be", len(b.Disks), b.CPUs, b.MemoryMiB)
+	}
+	mark := t.job.Mark
+	mark.For, mark.Of, mark.Created, mark.Testbed, mark.Secret = forTestbed, t.job.Lasting.Name, time.Now(), false, guest.Secret{}
+	element, err := mark.element()
+	if err != nil {
+		return none, err
+	}
+	spec := vm.LastingSpec{
+		Name: s.domain, Metadata: element, ImageFormat: "raw", DiskSize: b.DiskSize, MemoryMiB: b.MemoryMiB, CPUs: b.CPUs,
+		SecureBoot: b.SecureBoot, SMBIOS: b.SMBIOS, Interactive: true, Paused: true,
+	}
+	if b.UEFI {
+		spec.Firmware = vm.UEFI
+	}
+	for i, disk := range b.Disks {
+		size, known := t.size(disk)
+		if !known {
+			return none, fault.Inputf("no disk %q was handed over", disk)
+		}
+		path, err := t.driver.node.HandedDisk(ctx, t.job.Lasting.Name, disk)
+		if err != nil {
+			return none, err
+		}
+		if i == 0 {
+			spec.Image, spec.DiskSize = path, max(spec.DiskSize, size)
+		} else {
+			spec.Disks = append(spec.Disks, vm.Disk{Path: path})
+		}
+	}
+	if b.Network {
+		if s.network, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			return none, err
+		}
+		spec.Network.Client = s.network.Addr().String()
+	}
+	return spec, nil
+}
+
+func (t *testbed) size(disk string) (int64, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	size, known := t.handed[disk]
+	return size, known
+}
+
+// start defines and starts a sibling, and takes QEMU's connection to its network.
+func (t *testbed) start(ctx context.Context, name string, s *sibling, spec vm.LastingSpec) error {
+	t.mu.Lock()
+	if _, again := t.siblings[name]; again {
+		t.mu.Unlock()
+		return fault.Inputf("there is a machine %q already", name)
+	}
+	t.siblings[name] = s
+	t.mu.Unlock()
+	if s.network != nil {
+		go func() {
+			defer close(s.wire)
+			defer s.network.Close()
+			if c, err := s.network.Accept(); err == nil {
+				s.wire <- c
+			}
+		}()
+	}
+	err := t.driver.node.Create(ctx, spec)
+	if err != nil {
+		t.forget(name)
+		return err
+	}
+	t.driver.Log.InfoContext(ctx, "a job has started a sibling", "domain", s.domain, "job", t.job.Job, "name", name)
+	return nil
+}
+
+func (t *testbed) forget(name string) {
+	t.mu.Lock()
+	s := t.siblings[name]
+	delete(t.siblings, name)
+	t.mu.Unlock()
+	if s == nil || s.network == nil {
+		return
+	}
+	_ = s.network.Close()
+	for c := range s.wire {
+		_ = c.Close()
+	}
+}
+
+func (t *testbed) sibling(r *http.Request) (string, *sibling, error) {
+	name := r.PathValue("machine")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.siblings[name]
+	if s == nil {
+		return name, nil, fault.Inputf("the test bed has no machine %q", name)
+	}
+	return name, s, nil
+}
+
+func (t *testbed) act(_ http.ResponseWriter, r *http.Request) error {
+	_, s, err := t.sibling(r)
+	if err != nil {
+		return err
+	}
+	node := t.driver.node
+	verbs := map[string]func(context.Context, string) error{"resume": node.Resume, "press": node.PressPower, "reset": node.Reset}
+	f := verbs[r.PathValue("verb")]
+	if f == nil {
+		return fault.Inputf("a test bed cannot %q: it can resume, press, reset", r.PathValue("verb"))
+	}
+	return f(r.Context(), s.domain)
+}
+
+// delete removes a sibling. One that is gone is no error.
+func (t *testbed) delete(_ http.ResponseWriter, r *http.Request) error {
+	name, s, err := t.sibling(r)
+	if err != nil {
+		return nil
+	}
+	return t.remove(r.Context(), name, s)
+}
+
+func (t *testbed) remove(ctx context.Context, name string, s *sibling) error {
+	ctx = context.WithoutCancel(ctx)
+	if err := t.driver.node.Remove(ctx, s.domain); err != nil {
+		return err
+	}
+	t.forget(name)
+	ledger, err := t.driver.ledger()
+	if err != nil {
+		return err
+	}
+	return ledger.ReleaseWithin(ctx, t.job.Lasting.Name, s.domain)
+}
+
+// removeAll takes every sibling and every disk away, when the stage has ended.
+func (t *testbed) removeAll(ctx context.Context) {
+	t.mu.Lock()
+	all := make(map[string]*sibling)
+	for name, s := range t.siblings {
+		all[name] = s
+	}
+	disks := t.handed
+	t.handed = make(map[string]int64)
+	t.mu.Unlock()
+	for name, s := range all {
+		if err := t.remove(ctx, name, s); err != nil {
+			t.driver.Log.WarnContext(ctx, "a sibling stays for the reaper", "domain", s.domain, "error", err)
+		}
+	}
+	for disk := range disks {
+		if path, err := t.driver.node.HandedDisk(context.WithoutCancel(ctx), t.job.Lasting.Name, disk); err == nil {
+			_ = os.Remove(path)
+		}
+	}
+}
+
+func (t *testbed) console(w http.ResponseWriter, r *http.Request) error {
+	_, s, err := t.sibling(r)
+	if err != nil {
+		return err
+	}
+	c, err := new(net.Dialer).DialContext(r.Context(), "unix", t.driver.node.ConsoleSocket(s.domain))
+	if err != nil {
+		return err
+	}
+	return upgrade(w, c)
+}
+
+func (t *testbed) connect(w http.ResponseWriter, r *http.Request) error {
+	name, s, err := t.sibling(r)
+	if err != nil {
+		return err
+	}
+	if s.network == nil {
+		return fault.Inputf("machine %q has no network", name)
+	}
+	select {
+	case c, ok := <-s.wire:
+		if !ok {
+			return fault.Inputf("the network of machine %q was connected before", name)
+		}
+		return upgrade(w, c)
+	case <-r.Context().Done():
+		return context.Cause(r.Context())
+	}
+}
+
+// upgrade makes a request's connection one to c.
+func upgrade(w http.ResponseWriter, c net.Conn) error {
+	taker, ok := w.(http.Hijacker)
+	if !ok {
+		return errors.Join(errors.New("this connection cannot be taken over"), c.Close())
+	}
+	client, buffered, err := taker.Hijack()
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	_, err = fmt.Fprintf(client, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", vm.BedProtocol)
+	if err == nil && buffered.Reader.Buffered() > 0 {
+		_, err = io.CopyN(c, buffered.Reader, int64(buffered.Reader.Buffered()))
+	}
+	if err != nil {
+		_, _ = client.Close(), c.Close()
+		return nil // there is nobody to tell
+	}
+	go vm.Splice(client, c)
+	return nil
+}

@@ -1,0 +1,246 @@
+package vm
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const testNamespace = "https://salsa.debian.org/cloud-team/debcloud/test"
+
+func startPrivate(t *testing.T, network bool) *Private {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("a private libvirtd needs root")
+	}
+	dir, err := os.MkdirTemp("", "vmd-") // sockets need a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := StartPrivate(testContext(t, time.Minute), dir, network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Stop(); err != nil {
+			t.Error(err)
+		}
+		_ = os.RemoveAll(dir)
+	})
+	return p
+}
+
+func nodeOptions(p *Private) NodeOptions {
+	return NodeOptions{
+		URI: p.URI(), Namespace: testNamespace, PoolDir: filepath.Join(p.dir, "pool"), RunDir: filepath.Join(p.dir, "s"),
+		LogDir: filepath.Join(p.dir, "console"), DaemonLogDir: p.LogDir(),
+	}
+}
+
+func connect(t *testing.T, o NodeOptions) *Node {
+	t.Helper()
+	n, err := Connect(testContext(t, time.Minute), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	return n
+}
+
+func mark(owner string) []byte {
+	return fmt.Appendf(nil, `<job xmlns=%q id=%q/>`, testNamespace, owner)
+}
+
+func tinyMachine(t *testing.T, name string) LastingSpec {
+	return LastingSpec{
+		Name: name, Metadata: mark(name), Image: guestImage(t), ImageFormat: "raw", DiskSize: 2 << 20, MemoryMiB: 64, CPUs: 1,
+		Channel: "org.debian.test.0",
+		Seed:    func(path string) error { return os.WriteFile(path, make([]byte, 1<<20), 0o600) },
+	}
+}
+
+func said(t *testing.T, n *Node, name, text string) {
+	t.Helper()
+	waitUntil(t, "the console says "+text, func() bool { return bytes.Contains(n.ConsoleTail(name, 1<<20), []byte(text)) })
+}
+
+func left(t *testing.T, o NodeOptions, name string) []string {
+	t.Helper()
+	var found []string
+	for _, dir := range []string{o.PoolDir, o.RunDir, o.DaemonLogDir} {
+		paths, _ := filepath.Glob(filepath.Join(dir, name+"*"))
+		found = append(found, paths...)
+	}
+	return append(found, processesWith("guest="+name)...)
+}
+
+// One process makes a domain, another finds it by its metadata, and removes it with everything.
+func TestLasting(t *testing.T) {
+	o := nodeOptions(startPrivate(t, false))
+	first := connect(t, o)
+	start := time.Now()
+	if err := first.Create(testContext(t, 30*time.Second), tinyMachine(t, "lasting-1")); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("create: %v", time.Since(start))
+	first.Close()
+	n := connect(t, o)
+	said(t, n, "lasting-1", "ready")
+	all, err := n.List(t.Context())
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	if d := all[0]; d.Name != "lasting-1" || d.State != Running || d.CPUs != 1 || d.MemoryMiB != 64 || !bytes.Contains(d.Metadata, []byte(`id="lasting-1"`)) {
+		t.Errorf("listed as %+v: %s", d, d.Metadata)
+	}
+	if err := n.SetMetadata(t.Context(), "lasting-1", mark("another")); err != nil {
+		t.Fatal(err)
+	}
+	if d, known, err := n.Look(t.Context(), "lasting-1"); err != nil || !known || !bytes.Contains(d.Metadata, []byte(`id="another"`)) {
+		t.Errorf("marked anew: %+v %v", d, err)
+	}
+	if on, err := n.ChannelConnected(t.Context(), "lasting-1", "org.debian.test.0"); err != nil || on {
+		t.Errorf("channel of a guest that never opens it: %v %v", on, err)
+	}
+	if err := n.Create(testContext(t, 30*time.Second), tinyMachine(t, "lasting-1")); err == nil {
+		t.Error("a second domain of the same name was made")
+	} else if d, known, _ := n.Look(t.Context(), "lasting-1"); !known || d.State != Running {
+		t.Fatalf("the refusal (%v) harmed the first: %+v", err, d)
+	}
+	for _, pid := range processesWith("guest=lasting-1") {
+		var number int
+		_, _ = fmt.Sscanf(pid, "/proc/%d/", &number)
+		if group, _ := syscall.Getpgid(number); group == syscall.Getpgrp() {
+			t.Error("QEMU is in our process group")
+		}
+	}
+	stopped := n.Watch(t.Context(), "lasting-1")
+	start = time.Now()
+	if err := n.Remove(t.Context(), "lasting-1"); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("remove: %v", time.Since(start))
+	select {
+	case <-stopped:
+	case <-time.After(5 * time.Second):
+		t.Error("nobody told the watcher")
+	}
+	if files := left(t, o, "lasting-1"); len(files) > 0 {
+		t.Errorf("left behind: %q", files)
+	}
+	if err := n.Remove(t.Context(), "lasting-1"); err != nil {
+		t.Error("removed twice:", err)
+	}
+}
+
+// A domain survives its daemon, and a crashed one keeps its metadata.
+func TestLastingAfterKills(t *testing.T) {
+	p := startPrivate(t, false)
+	o := nodeOptions(p)
+	n := connect(t, o)
+	if err := n.Create(testContext(t, 30*time.Second), tinyMachine(t, "killed-1")); err != nil {
+		t.Fatal(err)
+	}
+	stopped := n.Watch(t.Context(), "killed-1")
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(time.Second)
+	select {
+	case <-stopped:
+		t.Fatal("the watcher believes that the domain ended with libvirtd")
+	default:
+	}
+	n = connect(t, o)
+	if d, known, err := n.Look(t.Context(), "killed-1"); err != nil || !known || d.State != Running {
+		t.Fatalf("after libvirtd was killed: %+v %v %v", d, known, err)
+	}
+	var pid int
+	_, _ = fmt.Sscanf(processesWith("guest=killed-1")[0], "/proc/%d/", &pid)
+	_ = syscall.Kill(pid, syscall.SIGKILL)
+	// "daemon" where libvirtd noticed it while it still found its domains again.
+	waitUntil(t, "the domain is known as crashed", func() bool {
+		d, known, err := n.Look(t.Context(), "killed-1")
+		return err == nil && known && d.State == Stopped && (d.Reason == "crashed" || d.Reason == "daemon")
+	})
+	select {
+	case <-stopped:
+	case <-time.After(5 * time.Second):
+		t.Error("nobody told the watcher")
+	}
+	if err := n.Remove(t.Context(), "killed-1"); err != nil {
+		t.Fatal(err)
+	}
+	if files := left(t, o, "killed-1"); len(files) > 0 {
+		t.Errorf("left behind: %q", files)
+	}
+}
+
+func TestLastingStartFails(t *testing.T) {
+	o := nodeOptions(startPrivate(t, false))
+	n := connect(t, o)
+	s := tinyMachine(t, "fails-1")
+	s.Seed = func(string) error { return fmt.Errorf("no seed today") }
+	if err := n.Create(testContext(t, 30*time.Second), s); err == nil || !strings.Contains(err.Error(), "no seed today") {
+		t.Errorf("got %v", err)
+	}
+	if files := left(t, o, "fails-1"); len(files) > 0 {
+		t.Errorf("left behind: %q", files)
+	}
+	if all, err := n.List(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("left behind: %+v %v", all, err)
+	}
+}
+
+// What belongs to others is neither listed nor removed.
+func TestLastingOfOthers(t *testing.T) {
+	o := nodeOptions(startPrivate(t, false))
+	n := connect(t, o)
+	if err := n.Create(testContext(t, 30*time.Second), tinyMachine(t, "theirs-1")); err != nil {
+		t.Fatal(err)
+	}
+	o.Namespace += "/other"
+	other := connect(t, o)
+	if all, err := other.List(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("listed: %+v %v", all, err)
+	}
+	if err := other.Remove(t.Context(), "theirs-1"); err == nil {
+		t.Error("removed another's domain")
+	}
+	if d, known, _ := n.Look(t.Context(), "theirs-1"); !known || d.State != Running {
+		t.Errorf("harmed: %+v", d)
+	}
+	if err := n.Remove(t.Context(), "theirs-1"); err != nil {
+		t.Error(err)
+	}
+}
+
+// Files whose domain is gone are found.
+func TestStrays(t *testing.T) {
+	o := nodeOptions(startPrivate(t, false))
+	n := connect(t, o)
+	if err := n.Create(testContext(t, 30*time.Second), tinyMachine(t, "stray-1")); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := n.Strays(t.Context(), "stray-"); err != nil || len(found) > 0 {
+		t.Errorf("%q %v", found, err)
+	}
+	if err := os.WriteFile(filepath.Join(o.PoolDir, "stray-2.overlay.qcow2"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	found, err := n.Strays(t.Context(), "stray-")
+	if err != nil || len(found) != 1 || found[0] != "stray-2" {
+		t.Errorf("%q %v", found, err)
+	}
+	if err := n.Remove(t.Context(), "stray-2"); err != nil {
+		t.Error(err)
+	}
+	if files := left(t, o, "stray-2"); len(files) > 0 {
+		t.Errorf("left behind: %q", files)
+	}
+}
