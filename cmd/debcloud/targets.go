@@ -15,6 +15,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/directory"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/google"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
@@ -27,6 +28,7 @@ var publishers = map[string]func(target.Target, *journal.Journal) (publish.Publi
 		}
 		return directory.New(path[0]), nil
 	},
+	"google": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return google.New(t, j, nil) },
 }
 
 // targetFlags name a target, and the journal of what is done there.
