@@ -90,7 +90,7 @@ func resolved(t testing.TB, text []byte) map[string]map[string]any {
 func everything(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
-	text := "(import 'debcloud/settings.libsonnet') + { steps: { clouds: true, notify: true, prune: true } }"
+	text := "(import 'debcloud/settings.libsonnet') + { steps: { clouds: true, cloudTest: true, notify: true, prune: true } }"
 	if err := os.WriteFile(filepath.Join(dir, "settings.libsonnet"), []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

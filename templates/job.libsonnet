@@ -58,6 +58,7 @@ function(settings, context) {
 
   // The provider that a vendor's images are uploaded to beside the directory, and what is set about a provider.
   uploads(cell): cell.upload && settings.steps.clouds,
+  tests(cell): $.uploads(cell) && settings.steps.cloudTest,
   cloud(vendor): std.get(settings.clouds, vendor, vendor),
   provider(name): std.get(settings.providers, name, { target: name }),
 

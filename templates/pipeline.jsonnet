@@ -45,13 +45,13 @@ function(context)
       job('boot ' + c.name, 'boot', boot.of(c)),
     ] + if publishes then
       [job('publish ' + c.name + ' ' + p, 'publish ' + p, publish.of(c, p)) for p in targets(c)]
-      + [job('cloud test ' + c.name, 'cloud test ' + p, cloudTest.of(c, p)) for p in targets(c) if p != 'directory']
+      + [job('cloud test ' + c.name, 'cloud test ' + p, cloudTest.of(c, p)) for p in targets(c) if p != 'directory' && lib.tests(c)]
     else [];
 
   // A release becomes public at each provider once all that is published of it passed.
   local ofRelease(release) =
     local cells = [c for c in context.cells if c.release == release];
-    local tests = [lib.after('cloud test ' + c.name) for c in cells if lib.uploads(c)];
+    local tests = [lib.after('cloud test ' + c.name) for c in cells if lib.tests(c)];
     // It takes the documents of its own provider's publications and waits for all.
     local publications = [{ provider: p, job: 'publish ' + c.name + ' ' + p, wait: lib.after(self.job) } for c in cells for p in targets(c)];
     local needs(provider) = [if it.provider == provider then it.job else it.wait for it in publications] + tests;
@@ -101,7 +101,7 @@ function(context)
   local gathers = std.length(promoted) > std.length(promotions) || std.length(ended) > std.length(last + reports);
   local hidden =
     (if builds then { '.build': build.base, '.check': check.base, '.boot': boot.base } else {})
-    + (if builds && publishes then { ['.publish ' + p]: publish.base(p) for p in providers } + { ['.cloud test ' + p]: cloudTest.base(p) for p in clouds } else {})
+    + (if builds && publishes then { ['.publish ' + p]: publish.base(p) for p in providers } + { ['.cloud test ' + p]: cloudTest.base(p) for p in clouds if settings.steps.cloudTest } else {})
     + (if publishes && !empty then { ['.promote ' + p]: promote.base(p) for p in promoting } else {})
     + (if once && !empty then { '.index': index.base, [if settings.steps.notify then '.notify']: notify.base } + { ['.prune ' + p]: prune.base(p) for p in pruned } else {})
     + (if reporting then { '.report': report.base } else {})

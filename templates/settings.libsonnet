@@ -7,9 +7,11 @@
   // The VM image that the executor boots, and the container image that other executors would use.
   image: 'debcloud-runner',
 
-  // Kinds of jobs that debcloud has no command for yet. Turned on once it has: a pipeline never calls what is not there.
-  // clouds: publish to the vendor's cloud and test there, beside the directory.
-  steps: { clouds: false, notify: false, prune: true },
+  // Kinds of jobs that are not for everyone yet.
+  // clouds: publish to the vendor's cloud beside the directory; turn it on with the targets' variables and logins set
+  // (vmimages/matrix.jsonnet, jobs/publish/README.md). cloudTest: boot the image there before it becomes public; debcloud
+  // boot has no --on yet. notify: there is no such command yet.
+  steps: { clouds: false, cloudTest: false, notify: false, prune: true },
 
   // Minutes after which GitLab ends a job of a kind. The script is ended 5 minutes earlier, because at a job's time-out
   // neither after_script nor the upload of artifacts would run.

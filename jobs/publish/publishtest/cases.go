@@ -30,6 +30,7 @@ func Run(t *testing.T, p Provider) {
 	}{
 		{"private, then public", s.stages, false},
 		{"public without private", s.publicAtOnce, false},
+		{"public after private needs neither image nor journal", s.documentsOnly, false},
 		{"the order of two versions does not matter", s.order, false},
 		{"a daily becomes a release", s.promotion, false},
 		{"another image under the same name is refused", s.otherImage, false},
@@ -140,6 +141,21 @@ func (s *suite) publicAtOnce(t *testing.T) {
 	d := newScene(t, s.p)
 	d.demand("public at once", try{build: s.build, stage: publish.Public})
 	d.demandDump("public at once", c.dump())
+}
+
+// documentsOnly is what a pipeline does: the job that makes public runs elsewhere and has the documents alone.
+func (s *suite) documentsOnly(t *testing.T) {
+	want, _, _ := s.reference(t)
+	path := Build(t, Options{Vendor: s.p.Vendor, Version: "20260815-1", Seed: 2})
+	c := newScene(t, s.p)
+	c.demand("the older version", try{build: s.older})
+	c.demand("private", try{build: path, stage: publish.Private})
+	if err := os.Remove(manifest.Base(path) + ".raw"); err != nil {
+		t.Fatal(err)
+	}
+	c.loseJournal()
+	c.demand("public, without the image", try{build: path})
+	c.demandDump("public, without the image", want)
 }
 
 func (s *suite) order(t *testing.T) {
