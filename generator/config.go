@@ -126,9 +126,17 @@ func (c *Config) BuildType(name string) (image.BuildType, error) {
 	return find("build type", name, c.buildTypes, func(t image.BuildType) string { return t.Name })
 }
 
-// Cell finds the cell that three names stand for. The error is of kind Input: it says which name is unknown, or which rule
-// of the matrix excludes the cell.
+// Cell finds the cell that three names stand for, to build it. The error is of kind Input: it says which name is unknown, which
+// rule of the matrix excludes the cell, or that the size of its disk is missing.
 func (c *Config) Cell(releaseName, vendorName, archName string) (image.Cell, error) {
+	cell, err := c.cell(releaseName, vendorName, archName)
+	if err == nil && cell.Vendor.SizeGB == 0 {
+		err = fault.Inputf("%s: vendor %q has no size: say how many GiB its disks have", c.source, vendorName)
+	}
+	return cell, err
+}
+
+func (c *Config) cell(releaseName, vendorName, archName string) (image.Cell, error) {
 	r, err := find("release", releaseName, c.releases, func(r release) string { return r.Name })
 	if err != nil {
 		return image.Cell{}, err

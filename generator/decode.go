@@ -103,19 +103,30 @@ func (d *decoder) str(target *string, form *regexp.Regexp, what string) func(*no
 
 var (
 	// Names become parts of file and job names, joined by - and spaces, and of variables.
-	nameForm  = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	nameForm = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
+	// GitLab's resource groups and Azure's offers take these, too. An empty group is none.
+	groupForm = regexp.MustCompile(`^([A-Za-z0-9]+([-_.][A-Za-z0-9]+)*)?$`)
 	classForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	plainForm = regexp.MustCompile(`^[ -~]{1,200}$`)
+	plainForm = regexp.MustCompile(`^[ -~]+$`)
 	// rule lists may have "*" for every name.
-	useForm = regexp.MustCompile(`^([a-z0-9]+(-[a-z0-9]+)*|\*)$`)
+	useForm = regexp.MustCompile(`^([a-z0-9]+([-_][a-z0-9]+)*|\*)$`)
 )
 
 func (d *decoder) name(target *string) func(*node, string) error {
 	return d.str(target, nameForm, "name")
 }
 
+// maxPlain bounds what becomes part of names and descriptions.
+const maxPlain = 200
+
 func (d *decoder) plain(target *string) func(*node, string) error {
-	return d.str(target, plainForm, "printable ASCII text of at most 200 characters")
+	decode := d.str(target, plainForm, "printable ASCII text")
+	return func(n *node, path string) error {
+		if len(n.text) > maxPlain {
+			return d.at(n, path).errorf("it has %d characters, more than %d: %.40q…", len(n.text), maxPlain, n.text)
+		}
+		return decode(n, path)
+	}
 }
 
 func (d *decoder) classes(target *[]string) func(*node, string) error {
@@ -166,11 +177,11 @@ func (d *decoder) config(n *node, c *Config) error {
 	return d.object(n, "", map[string]field{
 		"apiVersion":  required(is(&version, manifest.APIVersion)),
 		"kind":        required(is(&kind, "ImageConfig")),
-		"archs":       required(each(d, "architecture", &c.archs, func(a image.Arch) string { return a.Name }, d.arch)),
-		"releases":    required(each(d, "release", &c.releases, func(r release) string { return r.Name }, d.release)),
-		"vendors":     required(each(d, "vendor", &c.vendors, func(v vendor) string { return v.Name }, d.vendor)),
-		"types":       required(each(d, "build type", &c.buildTypes, func(t image.BuildType) string { return t.Name }, d.buildType)),
-		"publicTypes": required(each(d, "public type", &c.publicTypes, func(t publicType) string { return string(t.name) }, d.publicType)),
+		"archs":       optional(each(d, "architecture", &c.archs, func(a image.Arch) string { return a.Name }, d.arch)),
+		"releases":    optional(each(d, "release", &c.releases, func(r release) string { return r.Name }, d.release)),
+		"vendors":     optional(each(d, "vendor", &c.vendors, func(v vendor) string { return v.Name }, d.vendor)),
+		"types":       optional(each(d, "build type", &c.buildTypes, func(t image.BuildType) string { return t.Name }, d.buildType)),
+		"publicTypes": optional(each(d, "public type", &c.publicTypes, func(t publicType) string { return string(t.name) }, d.publicType)),
 		"schedules":   optional(d.schedules(&c.schedules)),
 		"targets":     optional(each(d, "target", &c.targets, func(t target.Target) string { return t.Name }, d.target)),
 		"retention":   optional(d.retention(&c.retention)),
@@ -203,7 +214,7 @@ func (d *decoder) vendor(n *node, path string) (v vendor, err error) {
 	err = d.object(n, path, map[string]field{
 		"name":       required(d.name(&v.Name)),
 		"faiClasses": optional(d.classes(&v.Classes)),
-		"size":       required(d.size(&v.SizeGB)),
+		"size":       optional(d.size(&v.SizeGB)),
 		"matches":    optional(d.rules(&v.rules)),
 	})
 	return v, err
@@ -251,11 +262,18 @@ func (d *decoder) rules(target *[]rule) func(*node, string) error {
 				"matchReleases": optional(d.names(&r.releases, "release")),
 				"matchVendors":  optional(d.names(&r.vendors, "vendor")),
 				"op":            optional(d.op(&r.op)),
-				"uploadGroup":   optional(d.name(&r.group)),
+				"uploadGroup":   optional(d.group(&r)),
 			})
 			*target = append(*target, r)
 			return err
 		})
+	}
+}
+
+func (d *decoder) group(r *rule) func(*node, string) error {
+	return func(n *node, path string) error {
+		r.namesGroup = true
+		return d.str(&r.group, groupForm, "upload group")(n, path)
 	}
 }
 
@@ -289,7 +307,7 @@ func (c *Config) check(d *decoder) error {
 		return err
 	}
 	for _, r := range c.releases {
-		if c.excludesItself(r) {
+		if len(r.rules) > 0 && c.excludesItself(r) {
 			return d.declared["release "+r.Name].errorf("release %q excludes itself: its %d rules let no vendor and architecture pass", r.Name, len(r.rules))
 		}
 	}
@@ -307,8 +325,9 @@ func (c *Config) excludesItself(r release) bool {
 	return true
 }
 
-// checkUses refuses rules with names that are not declared. The team's own configuration names forky-backports in advance,
-// so the backports of a declared release are only warned of, and not even that where the matrix is the built-in one.
+// checkUses refuses rules with names that are not declared. Releases and architectures come and go while rules for them stay, or
+// stand there in advance, as the team's own for forky-backports: those are warned of, unless the name is most likely misspelt.
+// The built-in matrix, of any commit, is not warned of.
 func (c *Config) checkUses(uses []use) error {
 	known := map[string][]string{}
 	for _, r := range c.releases {
@@ -325,14 +344,15 @@ func (c *Config) checkUses(uses []use) error {
 		if u.name == "*" || slices.Contains(known[u.what], u.name) {
 			continue
 		}
-		base, isBackports := strings.CutSuffix(u.name, "-backports")
-		if u.what != "release" || !isBackports || !slices.Contains(known["release"], base) {
+		_, isDebians := image.NamesOf(u.name)
+		misspelt := nearest(u.name, known[u.what]) != "" && !isDebians
+		if u.what == "vendor" || misspelt {
 			err := u.at.errorf("%s %q is not declared: it is none of %s", u.what, u.name, strings.Join(known[u.what], ", "))
 			return withNearest(err, u.name, known[u.what])
 		}
-		if !warned[u.name] && c.source != builtIn {
-			warned[u.name] = true
-			slog.Warn("a rule names a release that is not declared yet", "release", u.name, "at", u.at.String())
+		if key := u.what + " " + u.name; !warned[key] && !strings.HasSuffix(c.source, builtIn) {
+			warned[key] = true
+			slog.Warn("a rule names what is not declared", "kind", u.what, "name", u.name, "at", u.at.String())
 		}
 	}
 	return nil

@@ -16,11 +16,11 @@ import (
 // Limits of GitLab beside those that pipelines are generated within (docs.gitlab.com, "Application limits").
 const (
 	maxYAMLSize    = 2 << 20 // bytes (max_yaml_size_bytes)
-	maxYAMLDepth   = 100     // max_yaml_depth
 	maxIncludes    = 150     // ci_max_includes
 	maxChildFiles  = 3       // trigger:include
 	maxParallel    = 200     // parallel
 	maxExtendsDeep = 11      // levels of extends
+	maxNameSize    = 255     // bytes of a job's name
 )
 
 // LintOptions are what a file is checked against beside GitLab's limits.
@@ -56,12 +56,34 @@ func Lint(ctx context.Context, path string, o LintOptions) ([]Problem, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := linter{file: path, root: cmp.Or(o.Root, filepath.Dir(path)), jobs: map[string]*node{}, defined: map[string]string{}}
+	l := linter{file: path, root: cmp.Or(o.Root, projectRoot(path)), jobs: map[string]*node{}, deep: map[string]int{}}
 	if err := l.lint(source, o); err != nil {
 		return nil, err
 	}
-	slices.SortStableFunc(l.problems, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	slices.SortStableFunc(l.problems, func(a, b Problem) int {
+		if a.File != b.File && (a.File == path || b.File == path) {
+			return map[bool]int{true: -1, false: 1}[a.File == path]
+		}
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
 	return l.problems, ctx.Err()
+}
+
+// projectRoot is where "include: local" starts from: the repository that the file lies in, else its folder.
+func projectRoot(path string) string {
+	folder := filepath.Dir(path)
+	absolute, err := filepath.Abs(folder)
+	for err == nil {
+		if _, err := os.Stat(filepath.Join(absolute, ".git")); err == nil {
+			return absolute
+		}
+		up := filepath.Dir(absolute)
+		if up == absolute {
+			break
+		}
+		absolute = up
+	}
+	return folder
 }
 
 func readPipeline(path string) ([]byte, error) {
@@ -82,20 +104,20 @@ type linter struct {
 	file     string
 	root     string
 	document *node
-	jobs     map[string]*node  // hidden ones too, of included files too
-	defined  map[string]string // job → file
-	order    []string          // jobs of the file itself
-	partial  bool              // an include could not be read, so jobs may exist that are not known
+	jobs     map[string]*node // hidden ones too, of included files too
+	order    []string         // their names
+	deep     map[string]int   // levels of extends above each
+	partial  bool             // an include could not be read, so jobs may exist that are not known
 	includes int
 	problems []Problem
 }
 
 func (l *linter) add(n *node, job, format string, args ...any) {
-	line := 0
+	p := Problem{File: l.file, Job: job, Text: fmt.Sprintf(format, args...)}
 	if n != nil {
-		line = n.line
+		p.File, p.Line = cmp.Or(n.file, l.file), n.line
 	}
-	l.problems = append(l.problems, Problem{l.file, line, job, fmt.Sprintf(format, args...)})
+	l.problems = append(l.problems, p)
 }
 
 func (l *linter) lint(source []byte, o LintOptions) error {
@@ -113,8 +135,9 @@ func (l *linter) lint(source []byte, o LintOptions) error {
 	if err := l.schema(o.Schema); err != nil {
 		return err
 	}
-	l.collect(l.file, n)
+	l.collect(n)
 	l.checkInclude(n.get("include"))
+	l.resolveReferences()
 	visible := 0
 	for _, name := range l.order {
 		if !strings.HasPrefix(name, ".") {
@@ -122,7 +145,7 @@ func (l *linter) lint(source []byte, o LintOptions) error {
 		}
 		l.checkJob(name, o.Runners)
 	}
-	if visible == 0 && !l.partial && l.visibleElsewhere() == 0 {
+	if visible == 0 && !l.partial {
 		l.add(nil, "", "there is no job: GitLab refuses an empty pipeline")
 	}
 	l.checkCycles()
@@ -136,66 +159,37 @@ func pipelineError(file string, err error) error {
 	return fault.Inputf("%s: %w", file, err)
 }
 
-func (l *linter) visibleElsewhere() int {
-	n := 0
-	for name := range l.jobs {
-		if !strings.HasPrefix(name, ".") && l.defined[name] != l.file {
-			n++
-		}
-	}
-	return n
-}
-
 // globals are the keys of a file that are no jobs.
 var globals = []string{"$schema", "spec", "image", "services", "before_script", "after_script", "variables", "cache", "default", "stages", "include", "workflow"}
 
-// collect notes the jobs of a file. Where two files have one of a name, the including file's comes last and counts.
-func (l *linter) collect(file string, document *node) {
+// collect notes the jobs of a file. The file that was named comes first: GitLab merges into its jobs and globals what files that
+// it includes have more.
+func (l *linter) collect(document *node) {
+	here := map[string]bool{}
 	for i, k := range document.keys {
 		v := document.values[i]
-		if slices.Contains(globals, k.text) || v.kind != object {
+		if slices.Contains(globals, k.text) {
+			if document != l.document {
+				l.document.merge([]*node{{keys: []*node{k}, values: []*node{v}}})
+			}
 			continue
 		}
-		if l.defined[k.text] == file {
+		if v.kind != object {
+			continue
+		}
+		if here[k.text] {
 			l.add(k, k.text, "it is defined twice in this file: GitLab takes the last")
 			continue
 		}
-		if _, ok := l.jobs[k.text]; ok && file != l.file {
+		here[k.text] = true
+		job, known := l.jobs[k.text]
+		if !known {
+			l.order = append(l.order, k.text)
+			l.jobs[k.text] = v
 			continue
 		}
-		l.jobs[k.text], l.defined[k.text] = merged(v), file
-		if file == l.file {
-			l.order = append(l.order, k.text)
-		}
+		job.merge([]*node{v})
 	}
-}
-
-// merged resolves YAML's merge key, which GitLab's reader knows.
-func merged(n *node) *node {
-	base := n.get("<<")
-	if base == nil {
-		return n
-	}
-	bases := []*node{base}
-	if base.kind == list {
-		bases = base.values
-	}
-	out := &node{kind: object, line: n.line}
-	for _, b := range slices.Backward(bases) {
-		if b.kind == object {
-			b = merged(b)
-			out.keys, out.values = append(out.keys, b.keys...), append(out.values, b.values...)
-		}
-		if len(out.keys) > maxNodes {
-			return n
-		}
-	}
-	for i, k := range n.keys {
-		if k.text != "<<" {
-			out.keys, out.values = append(out.keys, k), append(out.values, n.values[i])
-		}
-	}
-	return out
 }
 
 // checkInclude reads local includes, so that their jobs are known.
@@ -218,57 +212,94 @@ func (l *linter) checkInclude(n *node) {
 		if item.kind == object {
 			local = item.get("local")
 		}
-		if local == nil || local.kind != text || strings.Contains(local.text, "://") || !l.includeLocal(local.text) {
+		// Patterns and variables name files that are not known here.
+		if local == nil || local.kind != text || strings.ContainsAny(local.text, "*$") || strings.Contains(local.text, "://") {
 			l.partial = true
+			continue
+		}
+		if err := l.includeLocal(local.text); err != nil {
+			l.partial = true
+			if item.get("rules") == nil {
+				l.add(local, "", "include %q: %v", local.text, err)
+			}
 		}
 	}
 }
 
-// includeLocal tells whether it could read the file.
-func (l *linter) includeLocal(name string) bool {
+// includeLocal reads a file below the root and collects what it has.
+func (l *linter) includeLocal(name string) error {
 	root, err := os.OpenRoot(l.root)
 	if err != nil {
-		return false
+		return bare(err)
 	}
 	defer root.Close()
-	source, err := readBounded(root.FS(), strings.TrimPrefix(filepath.ToSlash(filepath.Clean(name)), "/"))
+	inside := strings.TrimPrefix(filepath.ToSlash(filepath.Clean("/"+name)), "/")
+	source, err := readBounded(root.FS(), inside)
 	if err != nil {
-		return false
+		return err
 	}
 	n, err := parseYAML(source)
-	if err != nil || n.kind != object {
-		return false
+	if err != nil {
+		return err
 	}
-	l.collect(name, n)
+	if n.kind != object {
+		return fmt.Errorf("it is %s where an object is needed", n.kind)
+	}
+	n.stamp(filepath.Join(l.root, inside))
+	l.collect(n)
 	l.checkInclude(n.get("include"))
-	return true
+	return nil
+}
+
+// stamp notes on a document's values which file they stand in.
+func (n *node) stamp(file string) {
+	n.file = file
+	for _, k := range n.keys {
+		k.stamp(file)
+	}
+	for _, v := range n.values {
+		v.stamp(file)
+	}
 }
 
 // value looks a key of a job up: in itself, in what it extends, the last named first, then in the defaults.
 func (l *linter) value(name, key string) *node {
-	if v := l.inherited(name, key, maxExtendsDeep); v != nil {
+	if v := l.inherited(name, key, map[string]bool{}); v != nil {
 		return v
 	}
-	if v := l.document.get("default").get(key); v != nil {
-		return v
-	}
-	return nil
+	return l.document.get("default").get(key)
 }
 
-func (l *linter) inherited(name, key string, depth int) *node {
+// inherited looks at no job twice, because many ways may lead to one.
+func (l *linter) inherited(name, key string, seen map[string]bool) *node {
 	job, ok := l.jobs[name]
-	if !ok || depth < 0 {
+	if !ok || seen[name] {
 		return nil
 	}
+	seen[name] = true
 	if v := job.get(key); v != nil {
 		return v
 	}
 	for _, parent := range slices.Backward(words(job.get("extends"))) {
-		if v := l.inherited(parent.text, key, depth-1); v != nil {
+		if v := l.inherited(parent.text, key, seen); v != nil {
 			return v
 		}
 	}
 	return nil
+}
+
+// levels counts the levels of extends above a job. What goes in a circle is another check's.
+func (l *linter) levels(name string) int {
+	if n, known := l.deep[name]; known {
+		return n
+	}
+	l.deep[name] = 0
+	for _, parent := range words(l.jobs[name].get("extends")) {
+		if l.jobs[parent.text] != nil {
+			l.deep[name] = max(l.deep[name], 1+l.levels(parent.text))
+		}
+	}
+	return l.deep[name]
 }
 
 // words returns the strings of a string or a list of strings.
@@ -299,6 +330,12 @@ func (l *linter) checkJob(name string, runners [][]string) {
 			l.add(parent, name, "it extends %q, which does not exist%s", parent.text, l.near(parent.text))
 		}
 	}
+	if len(name) > maxNameSize {
+		l.add(job, name, "its name has %d bytes, GitLab's limit is %d", len(name), maxNameSize)
+	}
+	if n := l.levels(name); n > maxExtendsDeep {
+		l.add(job.get("extends"), name, "it extends over %d levels, GitLab's limit is %d", n, maxExtendsDeep)
+	}
 	l.checkParallel(name, job.get("parallel"))
 	l.checkTrigger(name, job.get("trigger"))
 	if strings.HasPrefix(name, ".") {
@@ -309,6 +346,7 @@ func (l *linter) checkJob(name string, runners [][]string) {
 	}
 	l.checkStage(name)
 	l.checkNeeds(name)
+	l.checkDependencies(name)
 	if l.value(name, "trigger") == nil {
 		l.checkTags(name, runners)
 	}
@@ -444,6 +482,24 @@ func (l *linter) checkNeeds(name string) {
 			l.add(n.at, name, "it needs %q, which does not exist%s", n.job, l.near(n.job))
 		case known && l.stage(n.job) > l.stage(name) && l.stage(name) >= 0:
 			l.add(n.at, name, "it needs %q, which is in a later stage", n.job)
+		}
+	}
+}
+
+// checkDependencies: artifacts come from jobs that exist, and from needed ones where the job says what it needs.
+func (l *linter) checkDependencies(name string) {
+	needed := map[string]bool{}
+	for _, n := range l.needs(name) {
+		needed[n.job] = true
+	}
+	hasNeeds := l.value(name, "needs") != nil
+	for _, d := range words(l.value(name, "dependencies")) {
+		_, known := l.jobs[d.text]
+		switch {
+		case !known && !l.partial:
+			l.add(d, name, "it depends on %q, which does not exist%s", d.text, l.near(d.text))
+		case known && hasNeeds && !needed[d.text]:
+			l.add(d, name, "it depends on %q, which is none of its needs", d.text)
 		}
 	}
 }

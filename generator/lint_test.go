@@ -37,6 +37,25 @@ func manyNeeds(n int) string {
 	return b.String()
 }
 
+// chain has a job over n levels of hidden ones.
+func chain(n int) string {
+	var b strings.Builder
+	b.WriteString(".l0: {script: [x]}\n")
+	for i := 1; i < n; i++ {
+		fmt.Fprintf(&b, ".l%d: {extends: .l%d}\n", i, i-1)
+	}
+	return b.String() + fmt.Sprintf("one: {extends: .l%d}\n", n-1)
+}
+
+// ways has 100^n ways from .a0 to .aN.
+func ways(n int) string {
+	var b strings.Builder
+	for i := n - 1; i >= 0; i-- {
+		fmt.Fprintf(&b, ".a%d: {extends: [%s]}\n", i, strings.TrimSuffix(strings.Repeat(fmt.Sprintf(".a%d, ", i+1), 100), ", "))
+	}
+	return b.String()
+}
+
 func TestLint(t *testing.T) {
 	for _, row := range []struct{ summary, text, want string }{
 		{"a good pipeline", "stages: [a, b]\n.base: {script: [x]}\none: {extends: .base, stage: a}\ntwo: {extends: [.base], stage: b, needs: [one]}\n", ""},
@@ -59,7 +78,17 @@ func TestLint(t *testing.T) {
 		{"extends of nothing", "one: {extends: .bse}\n.base: {script: [x]}\n", `:1: job "one": it extends ".bse", which does not exist: did you mean ".base"?`},
 		{"extends in a circle", ".a: {extends: .b}\n.b: {extends: .a}\none: {script: [x]}\n", `:1: job ".a": extends go in a circle: ".a" → ".b" and back`},
 		{"merge keys are read", "one: &one {script: [x]}\ntwo: {<<: *one, needs: [one]}\n", ""},
-		{"a reference is not judged", ".a: {n: [z]}\none: {script: [x], needs: !reference [.a, n]}\n", ""},
+		{"merge keys deeper down are read", ".v: &v {A: b}\none: {script: [x], variables: {<<: *v}, <<: {needs: [two]}}\n", `:2: job "one": it needs "two", which does not exist`},
+		{"references are followed", ".a: {n: [z]}\none: {script: [x], needs: !reference [.a, n]}\n", `:1: job "one": it needs "z", which does not exist`},
+		{"references in a list are spliced in", ".a: {n: [one, z]}\none: {script: [x]}\ntwo:\n  script: [!reference [.a, n], x]\n  needs: [one, !reference [.a, n]]\n", `:1: job "two": it needs "z", which does not exist`},
+		{"a reference to nothing", "one:\n  script: [x]\n  needs: !reference [.a, n]\n", `:3: job "one": !reference [.a, n] stands for nothing that exists`},
+		{"references in a circle", ".a: {n: !reference [.a, n]}\none: {script: [x]}\n", `:1: job ".a": !reference [.a, n]: GitLab follows at most 10 references behind one another`},
+		{"extends over 11 levels", chain(11), ""},
+		{"extends over 12 levels", chain(12), `:13: job "one": it extends over 12 levels, GitLab's limit is 11`},
+		{"many ways to one job", ".a9: {x: y}\n" + ways(9) + "one: {extends: .a0, script: [x]}\n", ""},
+		{"artifacts of a job that is none", "one: {script: [x], dependencies: [twoo]}\ntwo: {script: [x]}\n", `:1: job "one": it depends on "twoo", which does not exist: did you mean "two"?`},
+		{"artifacts of a job that is not needed", "one: {script: [x]}\ntwo: {script: [x], needs: [], dependencies: [one]}\n", `:2: job "two": it depends on "one", which is none of its needs`},
+		{"a name beyond the limit", strings.Repeat("n", 256) + ": {script: [x]}\n", fmt.Sprintf(`:1: job "%s": its name has 256 bytes, GitLab's limit is 255`, strings.Repeat("n", 256))},
 		{"an include that cannot be read hides names", "include: [{project: p, file: f}]\none: {extends: .elsewhere, needs: [there]}\n", ""},
 		{"a job twice", "one: {script: [x]}\none: {script: [y]}\n", `:2: job "one": it is defined twice in this file: GitLab takes the last`},
 		{"parallel over the limit", "one: {script: [x], parallel: 201}\n", `:1: job "one": parallel makes 201 jobs, GitLab's limit is 200`},
@@ -80,22 +109,41 @@ func TestLint(t *testing.T) {
 	}
 }
 
+// TestLintInclude: the jobs of local includes are known and checked; a problem in one names its file.
 func TestLintInclude(t *testing.T) {
-	dir := t.TempDir()
-	for name, text := range map[string]string{
-		".gitlab-ci.yml": "include: {local: ci/jobs.yml}\none: {extends: .base, needs: [two, three]}\n",
-		"ci/jobs.yml":    ".base: {script: [x]}\ntwo: {extends: .base}\n",
+	for _, row := range []struct {
+		summary, main, other string
+		want                 []string
+	}{
+		{"jobs and stages of another file", "include: {local: ci/jobs.yml}\none: {extends: .base, needs: [two, three], stage: a}\n",
+			"stages: [a]\n.base: {script: [x]}\ntwo: {extends: .base, stage: a}\n", []string{`.gitlab-ci.yml:2: job "one": it needs "three", which does not exist`}},
+		{"a problem in the other file", "include: /ci/jobs.yml\none: {script: [x]}\n", "two:\n  script: [x]\n  needs: [onee]\n",
+			[]string{`ci/jobs.yml:3: job "two": it needs "onee", which does not exist: did you mean "one"?`}},
+		{"a job of both is merged", "include: ci/jobs.yml\none: {needs: []}\n", "one: {script: [x], needs: [nothing]}\n", nil},
+		{"a file that is not there", "include: [ci/jobs.yml, ci/none.yml]\none: {script: [x]}\n", "", []string{`.gitlab-ci.yml:1: include "ci/none.yml": there is no such file`}},
+		{"a file that may not be there", "include: [{local: ci/none.yml, rules: [{exists: [ci/none.yml]}]}]\none: {extends: .x}\n", "", nil},
+		{"a file that is no YAML", "include: ci/jobs.yml\none: {script: [x]}\n", "two: [", []string{`.gitlab-ci.yml:1: include "ci/jobs.yml": line 2:`}},
+		{"a file outside", "include: ../../secret.yml\none: {script: [x]}\n", "", []string{`.gitlab-ci.yml:1: include "../../secret.yml": there is no such file`}},
+		{"files that include each other", "include: ci/jobs.yml\none: {script: [x]}\n", "include: ci/jobs.yml\n", []string{"ci/jobs.yml:1: more than 150 includes, GitLab's limit"}},
+		{"a pattern hides names", "include: ci/*.yml\none: {extends: .elsewhere}\n", "", nil},
 	} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
-			t.Fatal(err)
+		dir := t.TempDir()
+		for name, text := range map[string]string{".git/HEAD": "", ".gitlab-ci.yml": row.main, "ci/jobs.yml": row.other + "# end\n.z: {a: b}\n"} {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+		problems, err := Lint(t.Context(), filepath.Join(dir, ".gitlab-ci.yml"), LintOptions{})
+		good := err == nil && len(problems) == len(row.want)
+		for i := range min(len(problems), len(row.want)) {
+			good = good && strings.HasPrefix(strings.TrimPrefix(problems[i].String(), dir+"/"), row.want[i])
 		}
-	}
-	problems, err := Lint(t.Context(), filepath.Join(dir, ".gitlab-ci.yml"), LintOptions{})
-	if err != nil || len(problems) != 1 || problems[0].Text != `it needs "three", which does not exist` {
-		t.Errorf("%v %v", problems, err)
+		if !good {
+			t.Errorf("%s: %v %v, want %q", row.summary, problems, err, row.want)
+		}
 	}
 }
 
@@ -133,6 +181,7 @@ func FuzzLint(f *testing.F) {
 	f.Add([]byte("stages: [a]\ninclude: [a, {local: b}]\ndefault: {tags: [x]}\none: {stage: a, tags: x, retry: 1}\n"))
 	f.Add([]byte(bomb))
 	f.Add([]byte("a: &a {<<: *a}"))
+	f.Add([]byte(".a: {n: !reference [.b, n]}\n.b: {n: [!reference [.a, n], !reference [.a, n], x]}\none: {script: !reference [.a, n], dependencies: [.a]}\n"))
 	f.Fuzz(func(t *testing.T, source []byte) {
 		if _, err := lintText(t, string(source), LintOptions{Runners: [][]string{{"x"}}}); err != nil && fault.KindOf(err) != fault.Input {
 			t.Error(err)

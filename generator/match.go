@@ -21,7 +21,8 @@ var ops = []string{opEnable, opEnableUpload, opDisable, opDisableUpload}
 type rule struct {
 	arches, releases, vendors []string
 	op                        string
-	group                     string // uploadGroup
+	group                     string // uploadGroup, "" for none
+	namesGroup                bool   // whether it says so
 }
 
 func (r *rule) matches(c image.Cell) bool {
@@ -41,11 +42,11 @@ type verdict struct {
 }
 
 // judge applies rules to a cell. The first rule that matches decides whether the cell passes, the first matching one
-// whose op speaks of the upload decides on the upload, and the first matching one with a group names the group: upstream
-// settles the three apart. No rules let everything pass; rules of which none matches exclude.
+// whose op speaks of the upload decides on the upload, and the first matching one that names a group, be it "", settles the group:
+// upstream settles the three apart. No rules let everything pass; rules of which none matches exclude.
 func judge(rules []rule, c image.Cell) verdict {
 	v := verdict{passes: len(rules) == 0, rule: -1}
-	uploadSettled := false
+	uploadSettled, groupSettled := false, false
 	for i := range rules {
 		r := &rules[i]
 		if !r.matches(c) {
@@ -57,8 +58,8 @@ func judge(rules []rule, c image.Cell) verdict {
 		if !uploadSettled && (r.op == opEnableUpload || r.op == opDisableUpload) {
 			uploadSettled, v.upload = true, r.op == opEnableUpload
 		}
-		if v.group == "" {
-			v.group = r.group
+		if !groupSettled && r.namesGroup {
+			groupSettled, v.group = true, r.group
 		}
 	}
 	return v

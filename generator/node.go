@@ -18,7 +18,7 @@ import (
 const (
 	maxFileSize = 4 << 20 // bytes
 	maxNodes    = 200_000 // after aliases are followed, so that a YAML bomb ends here
-	maxDepth    = 64
+	maxDepth    = 100     // GitLab's limit, too (max_yaml_depth)
 )
 
 type nodeKind int
@@ -39,15 +39,14 @@ func (k nodeKind) String() string {
 type node struct {
 	kind   nodeKind
 	line   int
+	file   string // of an included document; "" for the one that was named
 	text   string // of a scalar, as written
 	tag    string // of YAML, where it is not one of YAML's own: "!reference"
 	keys   []*node
 	values []*node // of an object, one a key; of a list, its items
 }
 
-// parseYAML reads the only document of a YAML text.
-//
-// A mapping's "<<" is an ordinary key here.
+// parseYAML reads the only document of a YAML text, with its aliases and merge keys followed.
 func parseYAML(source []byte) (*node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(source))
 	var document, second yaml.Node
@@ -95,8 +94,10 @@ func (c *yamlConverter) convert(y *yaml.Node, depth int) (*node, error) {
 	return yamlScalar(y), nil
 }
 
+// mapping puts what is merged behind the mapping's own keys, of which none is merged over (yaml.org/type/merge.html).
 func (c *yamlConverter) mapping(y *yaml.Node, depth int) (*node, error) {
 	n := &node{kind: object, line: y.Line}
+	var merged []*node
 	for i := 0; i+1 < len(y.Content); i += 2 {
 		k, err := c.convert(y.Content[i], depth+1)
 		if err != nil {
@@ -106,9 +107,49 @@ func (c *yamlConverter) mapping(y *yaml.Node, depth int) (*node, error) {
 		if err != nil {
 			return nil, err
 		}
+		if y.Content[i].ShortTag() == "!!merge" && v.tag == "" {
+			sources, err := mergeSources(v)
+			if err != nil {
+				return nil, err
+			}
+			merged = append(merged, sources...)
+			continue
+		}
 		n.keys, n.values = append(n.keys, k), append(n.values, v)
 	}
+	if merged != nil {
+		n.merge(merged)
+	}
 	return n, nil
+}
+
+func mergeSources(v *node) ([]*node, error) {
+	sources := []*node{v}
+	if v.kind == list {
+		sources = v.values
+	}
+	for _, s := range sources {
+		if s.kind != object {
+			return nil, fmt.Errorf("line %d: << merges %s, but can merge objects only", s.line, s.kind)
+		}
+	}
+	return sources, nil
+}
+
+// merge adds the keys of the sources that n does not have; of one key in several sources the first counts.
+func (n *node) merge(sources []*node) {
+	own := map[string]bool{}
+	for _, k := range n.keys {
+		own[k.text] = true
+	}
+	for _, s := range sources {
+		for i, k := range s.keys {
+			if !own[k.text] {
+				own[k.text] = true
+				n.keys, n.values = append(n.keys, k), append(n.values, s.values[i])
+			}
+		}
+	}
 }
 
 // ownTag returns a tag like !reference, which the program that reads the document gives a meaning.

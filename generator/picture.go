@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
@@ -74,7 +72,11 @@ func (c *Config) WriteHTML(ctx context.Context, w io.Writer, plan *manifest.Plan
 		}
 		p.Releases = append(p.Releases, row)
 	}
-	p.Kinds, p.Jobs = g.table()
+	var order []string
+	for _, r := range c.releases {
+		order = append(order, r.Name)
+	}
+	p.Kinds, p.Jobs = g.table(append(order, ""))
 	return picturePage.Execute(w, p)
 }
 
@@ -109,8 +111,8 @@ func (c *Config) excludedByType(t image.UploadType, cell image.Cell) string {
 	return ""
 }
 
-// table counts jobs by release and kind; kinds stand in the order in which they need each other.
-func (g *jobGraph) table() (kinds []string, rows []jobRow) {
+// table counts jobs by kind for each of the releases that has any; kinds stand in the order in which they need each other.
+func (g *jobGraph) table(releases []string) (kinds []string, rows []jobRow) {
 	counts := map[string]map[string]int{}
 	seen := map[string]bool{}
 	for n, count := range g.nodes {
@@ -131,11 +133,10 @@ func (g *jobGraph) table() (kinds []string, rows []jobRow) {
 			kinds = append(kinds, k)
 		}
 	}
-	releases := slices.Sorted(maps.Keys(counts))
-	if len(releases) > 0 && releases[0] == "" {
-		releases = append(releases[1:], "")
-	}
 	for _, release := range releases {
+		if counts[release] == nil {
+			continue
+		}
 		row := jobRow{Name: cmp.Or(release, "once")}
 		for _, k := range kinds {
 			row.Counts = append(row.Counts, counts[release][k])

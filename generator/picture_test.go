@@ -45,13 +45,14 @@ func TestWriteHTML(t *testing.T) {
 	if n := strings.Count(page, `<span class="arch `) - 3; n != 8*7*5 {
 		t.Errorf("the grid has %d cells, want %d", n, 8*7*5)
 	}
-	made := strings.Count(page, `class="arch in" title`) + strings.Count(page, `class="arch upload" title`)
+	made := strings.Count(page, `class="arch in" tabindex`) + strings.Count(page, `class="arch upload" tabindex`)
 	if made != 105 {
 		t.Errorf("%d images are made, want 105", made)
 	}
 	for _, want := range []string{
 		"105 images of type daily", "trixie azure amd64: uploaded to azure debian-13-daily",
 		"bullseye azure arm64: vendor &#34;azure&#34; excludes arm64 on bullseye by its 2nd rule (op: Disable)",
+		`tabindex="0" aria-label="trixie azure amd64: uploaded`,
 		"trixie gce amd64: type &#34;daily&#34; excludes trixie gce amd64: no rule of its list matches",
 	} {
 		if !strings.Contains(page, want) {

@@ -1,6 +1,8 @@
 package generator
 
 import (
+	"cmp"
+	"compress/flate"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +21,7 @@ import (
 const (
 	maxPipelineSize = 1_900_000 // bytes of one file; GitLab's limit is 2 MB (ci_max_total_yaml_size_bytes)
 	cellsPerFile    = 150       // so many of our jobs evaluate in 40 MiB and fill a fifth of a file
+	maxArtifactSize = 5 << 20   // bytes, packed, of the artifact that carries the files to the pipeline (Gitlab::Ci::ArtifactFileReader)
 )
 
 // Emit takes a file of a pipeline. The last has the name "", because the caller chooses it; it names the others.
@@ -30,7 +33,8 @@ type Layout struct {
 	Version   image.Version // of all images; of a plan of type release, the daily version that it promotes
 	PartName  string        // what the names of further files begin with: child-pipeline
 
-	fileSize int // bytes; maxPipelineSize where 0
+	fileSize     int // bytes; maxPipelineSize where 0
+	artifactSize int // bytes, packed; maxArtifactSize where 0
 }
 
 // templateContext is the argument of pipeline.jsonnet.
@@ -69,9 +73,7 @@ func (l Layout) Lay(ctx context.Context, plan *manifest.Plan, emit Emit) error {
 	}
 	defer e.close()
 	e.context.Why = plan.Data.Why
-	if l.fileSize == 0 {
-		l.fileSize = maxPipelineSize
-	}
+	l.fileSize, l.artifactSize = cmp.Or(l.fileSize, maxPipelineSize), cmp.Or(l.artifactSize, maxArtifactSize)
 	groups := groupCells(plan.Data.Cells, cellsPerFile)
 	if len(groups) == 1 {
 		text, err := e.file(ctx, plan.Data.Cells, nil, true)
@@ -88,6 +90,7 @@ func (l Layout) Lay(ctx context.Context, plan *manifest.Plan, emit Emit) error {
 // split lays a large plan out over several files. The jobs of a release stay together where they fit.
 func (l Layout) split(ctx context.Context, e *evaluator, groups [][]manifest.PlanCell, emit Emit) error {
 	var parts []templatePart
+	var artifact packed
 	for len(groups) > 0 {
 		text, err := e.file(ctx, groups[0], nil, false)
 		if err != nil {
@@ -104,6 +107,7 @@ func (l Layout) split(ctx context.Context, e *evaluator, groups [][]manifest.Pla
 		n := len(parts) + 1
 		file := fmt.Sprintf("%s.%d.yml", l.PartName, n)
 		parts = append(parts, templatePart{Name: fmt.Sprintf("images %d", n), File: file})
+		artifact.add(text)
 		if err := emit(file, text); err != nil {
 			return err
 		}
@@ -113,10 +117,36 @@ func (l Layout) split(ctx context.Context, e *evaluator, groups [][]manifest.Pla
 	if err != nil {
 		return err
 	}
+	artifact.add(text)
+	if artifact.size > l.artifactSize {
+		return fault.Inputf("the pipeline's %d files have %d bytes when they are packed, and GitLab's limit of the artifact that carries them is %d: select fewer images", len(parts)+1, artifact.size, l.artifactSize)
+	}
 	if len(text) > l.fileSize {
 		return fault.Inputf("the pipeline has %d files, so many that the list of them has %d bytes: select fewer images", len(parts), len(text))
 	}
 	return emit("", text)
+}
+
+// packed counts what files have when a runner packs each into an archive.
+type packed struct {
+	size   int
+	packer *flate.Writer
+}
+
+// Write counts what the packer writes.
+func (p *packed) Write(b []byte) (int, error) {
+	p.size += len(b)
+	return len(b), nil
+}
+
+func (p *packed) add(text []byte) {
+	if p.packer == nil {
+		p.packer, _ = flate.NewWriter(p, flate.BestSpeed) // no error: the level is one of package flate's own
+	} else {
+		p.packer.Reset(p)
+	}
+	_, _ = p.packer.Write(text) // Write above never fails
+	_ = p.packer.Close()
 }
 
 // groupCells packs whole releases into groups of at most size cells; a larger release is a group of its own.

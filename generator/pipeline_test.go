@@ -228,6 +228,33 @@ func TestLaySplits(t *testing.T) {
 	}
 }
 
+// TestLayTenThousand: GitLab's limits hold at that size too, of all that the generating job hands on.
+func TestLayTenThousand(t *testing.T) {
+	c, err := parse("c.yaml", []byte(synthetic(10000)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := lay(t, c, image.Daily, Layout{}, Selection{})
+	lintPipeline(t, "first and last", []file{p[0], p[len(p)-1]})
+	boots, started := 0, 0
+	for _, f := range p {
+		boots += strings.Count(string(f.JSON), `"boot release`) / 2 // the job, and publish's need of it
+		n := strings.Count(string(f.JSON), `"trigger": {`)
+		if started += n; n > 0 && f.Name != "" {
+			t.Fatalf("%s starts a third level of children", f.Name)
+		}
+	}
+	if boots != 10000 || started != len(p)-1 {
+		t.Errorf("%d boots; %d of %d files are started", boots, started, len(p)-1)
+	}
+	plan, err := c.Plan(image.Daily, Selection{Releases: []string{"release0", "release1", "release2", "release3", "release4", "release5", "release6", "release7", "release8"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = emitted(t, Layout{PartName: "child", artifactSize: 1000}, plan)
+	wantInput(t, "an artifact beyond the limit", err, "GitLab's limit of the artifact that carries them is 1000: select fewer images")
+}
+
 func TestLayNothing(t *testing.T) {
 	p := lay(t, load(t, ""), image.Daily, Layout{}, Selection{Vendors: []string{"gce"}})
 	jobs := resolved(t, p[0].JSON)

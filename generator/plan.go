@@ -3,6 +3,7 @@ package generator
 import (
 	"fmt"
 	"iter"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -50,7 +51,9 @@ func (c *Config) Plan(t image.UploadType, s Selection) (*manifest.Plan, error) {
 	}
 	buildType, err := c.BuildType(buildTypeOf(t))
 	if err != nil {
-		return nil, err
+		// A plan and upstream's pipeline can be made without; debcloud build refuses.
+		slog.Warn("images of the type cannot be built", "type", t, "error", err)
+		buildType.Name = buildTypeOf(t)
 	}
 	plan := manifest.NewPlan(t)
 	for cell := range c.cells() {
@@ -106,7 +109,7 @@ func (c *Config) whyEmpty(public publicType, s Selection) string {
 	if len(s.Releases) != 1 || len(s.Vendors) != 1 || len(s.Archs) != 1 {
 		return fmt.Sprintf("no image of type %s matches%s", public.name, s)
 	}
-	cell, err := c.Cell(s.Releases[0], s.Vendors[0], s.Archs[0])
+	cell, err := c.cell(s.Releases[0], s.Vendors[0], s.Archs[0])
 	if err != nil {
 		return err.Error()
 	}

@@ -31,8 +31,9 @@ func TestJudge(t *testing.T) {
 		{"the first match wins: Enable", []rule{yes(opEnable), yes(opDisable)}, "passes by rule 0"},
 		{"what does not match is passed over", []rule{{op: opDisable, releases: []string{"sid"}}, yes(opEnable)}, "passes by rule 1"},
 		{"EnableUpload lets pass and uploads", []rule{yes(opEnableUpload)}, "passes by rule 0, uploads"},
-		{"EnableUpload names a group", []rule{{op: opEnableUpload, group: "debian-13"}}, "passes by rule 0, uploads in debian-13"},
-		{"upload and group are settled by the first rules that speak of them", []rule{yes(opEnable), {op: opEnableUpload, group: "a"}, {op: opEnable, group: "b"}}, "passes by rule 0, uploads in a"},
+		{"EnableUpload names a group", []rule{{op: opEnableUpload, group: "debian-13", namesGroup: true}}, "passes by rule 0, uploads in debian-13"},
+		{"upload and group are settled by the first rules that speak of them", []rule{yes(opEnable), {op: opEnableUpload, group: "a", namesGroup: true}, {op: opEnable, group: "b", namesGroup: true}}, "passes by rule 0, uploads in a"},
+		{"an empty group is none, and settles it", []rule{{op: opEnableUpload, namesGroup: true}, {op: opEnable, group: "b", namesGroup: true}}, "passes by rule 0, uploads"},
 		{"DisableUpload excludes", []rule{yes(opDisableUpload), yes(opEnableUpload)}, "excluded by rule 0"},
 		{"DisableUpload settles the upload", []rule{yes(opEnable), yes(opDisableUpload), yes(opEnableUpload)}, "passes by rule 0"},
 	} {

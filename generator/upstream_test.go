@@ -248,6 +248,16 @@ func TestUpstreamLayoutFollowsConfig(t *testing.T) {
 			`{"extends":".build","rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_ARCH":"amd64","CLOUD_RELEASE":"trixie","CLOUD_UPLOAD_GROUP":"g","CLOUD_VENDOR":"ec2"}}`},
 		{"a release of which nothing is uploaded to a cloud is published all the same", "{matchVendors: [ec2]}", "release", "trixie upload",
 			`{"extends":".upload","needs":[],"rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_RELEASE":"trixie"}}`},
+		{"a later rule can settle the upload of an image that an earlier one lets pass", "{matchArches: [arm64]}\n  - {matchVendors: [ec2], op: EnableUpload}", "release", "ec2 trixie arm64 upload",
+			`{"extends":".ec2 upload","needs":[],"rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_ARCH":"arm64","CLOUD_RELEASE":"trixie","CLOUD_VENDOR":"ec2"}}`},
+		{"an upload that is disabled after it was enabled stays", "{matchVendors: [ec2], op: EnableUpload}\n  - {op: DisableUpload}", "release", "ec2 trixie arm64 upload",
+			`{"extends":".ec2 upload","needs":[],"rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{"CLOUD_ARCH":"arm64","CLOUD_RELEASE":"trixie","CLOUD_VENDOR":"ec2"}}`},
+		{"an image whose upload is disabled is not made", "{matchVendors: [ec2], op: DisableUpload}\n  - {op: EnableUpload}", "daily", "ec2 trixie arm64 build", "null"},
+		{"an empty group is none, and no later rule names one", "{matchVendors: [ec2], uploadGroup: ''}\n  - {op: EnableUpload, uploadGroup: g}", "daily", "ec2 postupload",
+			`{"extends":".ec2 postupload","needs":[{"job":"ec2 trixie amd64 build","optional":false},{"job":"ec2 trixie amd64 upload","optional":true},{"job":"ec2 trixie arm64 build","optional":false},{"job":"ec2 trixie arm64 upload","optional":true}],"rules":[{"if":"$PIPELINE_RELEASE_TRIXIE"}],"variables":{}}`},
+		{"any other type is built by hand", "{matchVendors: [ec2], uploadGroup: g}", "weekly", "ec2 trixie amd64 build",
+			`{"extends":".build","rules":[{"when":"manual"}],"variables":{"CLOUD_ARCH":"amd64","CLOUD_RELEASE":"trixie","CLOUD_VENDOR":"ec2"}}`},
+		{"the pipeline's variables are of the releases that are there", "{matchVendors: [ec2]}", "daily", "variables", `{"PIPELINE_RELEASE_TRIXIE":"1"}`},
 	} {
 		c, err := parse("c.yaml", []byte(small+"- name: "+row.uploadType+"\n  matches:\n  - "+row.types+"\n"))
 		if err != nil {

@@ -117,7 +117,7 @@ func ciProject(t *testing.T, binary string) string {
 // given the project's variables is in the dry run.
 func gitlabCILocal(t *testing.T, modules, dir string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 12*time.Minute) // generous: it links the program, beside other tests
 	defer cancel()
 	nodes, err := filepath.Glob(filepath.Join(modules, "node-linux-*/bin/node"))
 	if err != nil || len(nodes) != 1 {

@@ -18,7 +18,8 @@ func newLintCommand() *cobra.Command {
 		Long: `lint checks a parent or child pipeline without asking GitLab: its limits, needs and extends that point nowhere or in
 circles, stages, and, where they are given, GitLab's JSON schema and the tags of the runners.
 
-Local includes are read. Where another include cannot be, names that this file does not define are not judged.
+YAML's anchors and merge keys, GitLab's !reference and local includes are followed, and what they bring is checked too. Where
+another include cannot be read, names that no file here defines are not judged.
 
 Prints one line a problem and exits with 1 if there are any.`,
 		Example: `  debcloud lint .gitlab-ci.yml
@@ -42,7 +43,7 @@ Prints one line a problem and exits with 1 if there are any.`,
 		},
 	}
 	c.Flags().StringVar(&o.Schema, "schema", "", "GitLab's JSON schema of pipelines, a file")
-	c.Flags().StringVar(&o.Root, "root", "", "folder that local includes start from (default: that of FILE)")
+	c.Flags().StringVar(&o.Root, "root", "", "folder that local includes start from (default: the repository that FILE lies in)")
 	c.Flags().StringArrayVar(&runners, "runner", nil, "tags of a runner, separated by commas; may be repeated")
 	return c
 }

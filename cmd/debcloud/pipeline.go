@@ -33,9 +33,7 @@ Layout upstream is what the team's present generator makes, for its present .git
   debcloud pipeline --type daily --layout upstream --config image.yaml -o generated-daily.yml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			// A pipeline of today's size is done before its garbage is worth collecting.
-			debug.SetGCPercent(-1)
-			debug.SetMemoryLimit(30 << 20)
+			prepareHeap()
 			_, plan, err := selection.plan(cmd)
 			if err != nil {
 				return err

@@ -24,10 +24,16 @@ type Schedule struct {
 	Variables   map[string]string // of its pipelines
 }
 
+// Bounds are looked at apart: as part of a pattern they would take milliseconds of every start of the program.
+const (
+	maxVariableKey = 255
+	maxTimezone    = 100
+)
+
 var (
 	scheduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	variableKey  = regexp.MustCompile(`^[A-Za-z0-9_]{1,255}$`) // lib/api/ci/pipeline_schedules.rb
-	timezone     = regexp.MustCompile(`^[A-Za-z0-9_+\-/(). &]{1,100}$`)
+	variableKey  = regexp.MustCompile(`^[A-Za-z0-9_]+$`) // lib/api/ci/pipeline_schedules.rb
+	timezone     = regexp.MustCompile(`^[A-Za-z0-9_+\-/(). &]+$`)
 	mark         = regexp.MustCompile(`\(debcloud:([a-z0-9][a-z0-9-]{0,62})\)$`)
 )
 
@@ -85,11 +91,11 @@ func (s Schedule) check() error {
 		return fmt.Errorf("description %q is not a short line without a mark of ours", s.Description)
 	case s.Ref == "" || strings.ContainsAny(s.Ref, " \t\r\n~^:?*[\\") || strings.Contains(s.Ref, ".."):
 		return fmt.Errorf("ref %q is no branch or tag", s.Ref)
-	case !timezone.MatchString(s.timezone()):
+	case len(s.timezone()) > maxTimezone || !timezone.MatchString(s.timezone()):
 		return fmt.Errorf("timezone %q is none", s.Timezone)
 	}
 	for _, key := range sortedKeys(s.Variables) {
-		if !variableKey.MatchString(key) {
+		if len(key) > maxVariableKey || !variableKey.MatchString(key) {
 			return fmt.Errorf("variable %q: a name has up to 255 of A-Z, a-z, 0-9 and _", key)
 		}
 	}
