@@ -142,10 +142,11 @@ func DropUpload(dir string, it holding.Item) error {
 	return nil
 }
 
-// isAt tells whether an upload is the Item; where a provider's references are unique in a region only, IDs begin with it.
+// isAt tells whether an upload is the Item, which may be in every region; where a provider's references are unique in a region
+// only, IDs begin with it.
 func isAt(u manifest.Upload, it holding.Item) bool {
 	region := u.Metadata.Labels[manifest.LabelRegion]
-	return region == it.Region && (u.Data.Ref == it.ID || it.ID == region+"/"+u.Data.Ref || it.ID == region+" "+u.Data.Ref)
+	return (region == it.Region || it.Region == "") && (u.Data.Ref == it.ID || it.ID == region+"/"+u.Data.Ref || it.ID == region+" "+u.Data.Ref)
 }
 
 // joinUploads adds what other providers have to the images, and the images that only they have. A document about another image of the
