@@ -162,7 +162,19 @@ local aws(name, partition, variables) = {
     aws('aws-china', 'aws-cn', 'DEBCLOUD_AWS_CHINA'),
     aws('aws-gov', 'aws-us-gov', 'DEBCLOUD_AWS_GOV'),
     { name: 'azure', provider: 'azure', account: '$DEBCLOUD_AZURE_SUBSCRIPTION', regions: ['$DEBCLOUD_AZURE_REGIONS'], vendors: ['azure'] },
-    { name: 'google', provider: 'google', account: '$DEBCLOUD_GOOGLE_PROJECT', regions: ['$DEBCLOUD_GOOGLE_REGIONS?'], vendors: ['gce'] },
+    {
+      name: 'google',
+      provider: 'google',
+      account: '$DEBCLOUD_GOOGLE_PROJECT',
+      regions: ['$DEBCLOUD_GOOGLE_REGIONS?'],
+      vendors: ['gce'],
+      settings: {
+        bucket: '$DEBCLOUD_GOOGLE_BUCKET',
+        identityProvider: '$DEBCLOUD_GOOGLE_IDENTITY_PROVIDER?',
+        serviceAccount: '$DEBCLOUD_GOOGLE_SERVICE_ACCOUNT?',
+        licenses: '$DEBCLOUD_GOOGLE_LICENSES?',
+      },
+    },
   ],
 
   // How long images are kept at every target. Beyond the newest "keep" of a release, vendor, arch and type an image is

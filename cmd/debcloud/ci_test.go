@@ -44,6 +44,18 @@ func TestCI(t *testing.T) {
 			[]string{"install debian-trixie-generic", "would publish"},
 		},
 		{
+			"a push to the default branch builds what it changes, and has no note",
+			[]string{"CI_PIPELINE_SOURCE=push", "CI_COMMIT_BRANCH=main", "CI_DEFAULT_BRANCH=main", "CI_COMMIT_BEFORE_SHA=BASE", "DEBCLOUD_SELECTION=--release trixie --arch amd64"},
+			[]string{"would let FAI install debian-trixie-ec2-amd64-dev-", "would boot and test"},
+			[]string{"install debian-trixie-generic", "would publish", "### debcloud"},
+		},
+		{
+			"a tag publishes the tested daily that it names as a release, and builds nothing",
+			[]string{"CI_PIPELINE_SOURCE=push", "CI_COMMIT_TAG=release/20260814-2204", "DEBCLOUD_SELECTION=--release trixie --vendor ec2 --arch amd64"},
+			[]string{"trixie/daily/20260814-2204", "as a release to directory:", "would list the images"},
+			[]string{"would let FAI", "### debcloud"},
+		},
+		{
 			"a merge request that changes no image has a child that says so",
 			[]string{"CI_PIPELINE_SOURCE=merge_request_event", "CI_MERGE_REQUEST_IID=7", "CI_MERGE_REQUEST_DIFF_BASE_SHA=HEAD"},
 			[]string{"none of the 0 files that changed since"},

@@ -17,6 +17,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/aws"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/azure"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/directory"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/google"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/openstack"
 )
@@ -33,6 +34,7 @@ var publishers = map[string]func(target.Target, *journal.Journal) (publish.Publi
 	},
 	"azure":     func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return azure.New(t, j, nil) },
 	"openstack": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return openstack.New(t, j, nil) },
+	"google": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return google.New(t, j, nil) },
 }
 
 // targetFlags name a target, and the journal of what is done there.

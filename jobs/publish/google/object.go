@@ -1,0 +1,259 @@
+package google
+
+import (
+	"context"
+	"crypto/md5"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"hash/crc32"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/internal/sparsetar"
+)
+
+// storageObject is an Object of Cloud Storage.
+type storageObject struct {
+	Name        string            `json:"name"`
+	ContentType string            `json:"contentType,omitempty"`
+	Metadata    map[string]string `json:"metadata,omitempty"`
+	Size        number            `json:"size,omitempty"`
+	MD5         string            `json:"md5Hash,omitempty"`
+	CRC32C      string            `json:"crc32c,omitempty"`
+	TimeCreated string            `json:"timeCreated,omitempty"`
+}
+
+// gigabytes rounds a size up to a whole GiB, as Google demands of disk.raw. What is added is a hole.
+func gigabytes(size int64) int64 { return (size + 1<<30 - 1) >> 30 << 30 }
+
+// findObject returns an object of ours; nil where there is none.
+func (p *Publisher) findObject(ctx context.Context, name string) (*storageObject, error) {
+	var there storageObject
+	err := p.call(ctx, http.MethodGet, p.endpoint.storage+"/"+url.PathEscape(name), nil, nil, &there)
+	if isStatus(err, http.StatusNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, p.explain("look for object "+name, err)
+	}
+	if there.Metadata[markLabel] != "yes" {
+		return nil, fault.WithHint(fault.Inputf("object %s in bucket %s is not ours", name, p.bucket), "give debcloud a bucket of its own")
+	}
+	return &there, nil
+}
+
+// deleteObject removes an object that may be gone already.
+func (w *work) deleteObject(ctx context.Context, name string) error {
+	err := w.call(ctx, http.MethodDelete, w.endpoint.storage+"/"+url.PathEscape(name), nil, nil, nil)
+	if err == nil {
+		w.changed = true
+	}
+	if err != nil && !isStatus(err, http.StatusNotFound) {
+		return w.explain("delete object "+name, err)
+	}
+	return nil
+}
+
+// sendObject packs the image and uploads it, in one pass and without a temporary file. The object appears when the image was read to its
+// end and is what its documents say; it has Google's own checksums, which are compared with those of what was sent.
+func (w *work) sendObject(ctx context.Context) error {
+	f, err := w.img.Open(ctx)
+	if err != nil {
+		return err
+	}
+	extents, _, err := raw.Map(f)
+	if err != nil {
+		return err
+	}
+	up := &resumable{work: w, ctx: ctx, md5: md5.New(), crc: crc32.New(crc32.MakeTable(crc32.Castagnoli)), buffer: make([]byte, 0, w.chunk)}
+	if err := up.start(); err != nil {
+		return err
+	}
+	if err := w.pack(ctx, up, extents); err != nil {
+		up.abandon()
+		return err
+	}
+	return up.finish()
+}
+
+// pack writes the tar.gz.
+func (w *work) pack(ctx context.Context, out io.Writer, extents []raw.Extent) error {
+	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+	if err != nil {
+		return err
+	}
+	modified := time.Time{} // the same image gives the same object
+	archive, err := sparsetar.NewWriter(z, "disk.raw", extents, gigabytes(w.img.Size()), modified)
+	if err != nil {
+		return err
+	}
+	if err := w.img.Copy(ctx, "upload", archive); err != nil { // closes the archive
+		return err
+	}
+	return z.Close()
+}
+
+// resumable is a resumable upload (cloud.google.com/storage/docs/performing-resumable-uploads). The URL of its session is a secret:
+// who has it can write.
+type resumable struct {
+	*work
+	ctx     context.Context // of this upload: io.Writer takes none
+	session string
+	sent    int64
+	buffer  []byte
+	md5     hash.Hash
+	crc     hash.Hash32
+	done    *storageObject
+}
+
+func (u *resumable) start() error {
+	body, err := json.Marshal(storageObject{Name: u.object(), ContentType: "application/gzip", Metadata: map[string]string{
+		markLabel: "yes", "debcloud-image": u.name, "debcloud-digest": u.img.Digest.Hex(),
+	}})
+	if err != nil {
+		return err
+	}
+	query := url.Values{"uploadType": {"resumable"}, "name": {u.object()}, "ifGenerationMatch": {"0"}}
+	a, err := u.send(u.ctx, request{method: http.MethodPost, url: u.endpoint.upload + "?" + query.Encode(), body: body, header: http.Header{
+		"Content-Type": {"application/json"}, "X-Upload-Content-Type": {"application/gzip"},
+	}})
+	if err != nil {
+		return u.explain("begin the upload of "+u.object(), err)
+	}
+	if u.session = a.header.Get("Location"); u.session == "" {
+		return fault.Outsidef("Google began no upload session for %s", u.object())
+	}
+	return nil
+}
+
+// Write keeps a whole chunk back until more follows: the last one ends the upload.
+func (u *resumable) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		if len(u.buffer) == u.chunk {
+			if err := u.put(false); err != nil {
+				return 0, err
+			}
+		}
+		part := p[:min(len(p), u.chunk-len(u.buffer))]
+		u.buffer = append(u.buffer, part...)
+		u.md5.Write(part)
+		u.crc.Write(part)
+		p = p[len(part):]
+	}
+	return n, nil
+}
+
+// put sends the buffer, and again what of it did not get there.
+func (u *resumable) put(last bool) error {
+	total := "*"
+	end := u.sent + int64(len(u.buffer))
+	if last {
+		total = fmt.Sprint(end)
+	}
+	content := fmt.Sprintf("bytes %d-%d/%s", u.sent, end-1, total)
+	body := u.buffer
+	for try := 0; ; try++ {
+		a, err := u.once(u.ctx, request{method: http.MethodPut, url: u.session, body: body, header: http.Header{"Content-Range": {content}}, accept: []int{http.StatusPermanentRedirect}})
+		if u.ctx.Err() != nil {
+			return context.Cause(u.ctx)
+		}
+		refused, answered := errors.AsType[*apiError](err)
+		switch {
+		case err == nil && a.status != http.StatusPermanentRedirect:
+			u.sent, u.buffer, u.done = end, u.buffer[:0], new(storageObject)
+			return json.Unmarshal(a.body, u.done)
+		case err == nil:
+			have := received(a.header)
+			if have == end && !last {
+				u.sent, u.buffer = end, u.buffer[:0]
+				return nil
+			}
+			if have < u.sent || have > end {
+				return fault.Outsidef("Google has %d bytes of %s, which cannot be after %d were sent", have, u.object(), end)
+			}
+			body = u.buffer[have-u.sent:]
+			content = fmt.Sprintf("bytes %d-%d/%s", have, end-1, total)
+			if len(body) == 0 {
+				content = "bytes */" + total
+			}
+		case answered && !refused.passing(), fault.KindOf(err) == fault.Input:
+			return u.explain("upload "+u.object(), err)
+		case try+1 >= tries && answered:
+			return u.explain("upload "+u.object(), err)
+		case try+1 >= tries:
+			return fault.Outsidef("upload %s: %w", u.object(), withoutURL(err))
+		default:
+			// How far it came is asked before anything is sent again.
+			body, content = nil, "bytes */"+total
+		}
+		if try > 0 {
+			if err := u.wait(u.ctx, u.pause<<min(try, 6)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// received reads how many bytes Google has: "Range: bytes=0-LAST", and nothing for none.
+func received(h http.Header) int64 {
+	var last int64
+	if _, err := fmt.Sscanf(h.Get("Range"), "bytes=0-%d", &last); err != nil {
+		return 0
+	}
+	return last + 1
+}
+
+func (u *resumable) finish() error {
+	err := u.put(true)
+	if isStatus(err, http.StatusPreconditionFailed) { // an earlier try ended it and never learned that
+		u.done, err = u.findObject(u.ctx, u.object())
+	}
+	if err != nil {
+		return err
+	}
+	if u.done == nil {
+		return fault.Outsidef("object %s is not there after it was uploaded", u.object())
+	}
+	sum := binary.BigEndian.AppendUint32(nil, u.crc.Sum32())
+	crc, md5 := base64.StdEncoding.EncodeToString(sum), base64.StdEncoding.EncodeToString(u.md5.Sum(nil))
+	if u.done.CRC32C != crc || u.done.MD5 != md5 || u.done.Size != number(u.sent) {
+		lost := u.deleteObject(u.ctx, u.object())
+		return errors.Join(fault.Outsidef("object %s arrived with %d bytes, CRC32C %s and MD5 %s, and %d bytes with %s and %s were sent", u.object(), u.done.Size, u.done.CRC32C, u.done.MD5, u.sent, crc, md5), lost)
+	}
+	return nil
+}
+
+// abandon ends the session, so that nothing of it stays. Google forgets it after a week anyway.
+func (u *resumable) abandon() {
+	if u.session == "" || u.ctx.Err() != nil {
+		return
+	}
+	_, _ = u.once(u.ctx, request{method: http.MethodDelete, url: u.session, accept: []int{499}})
+}
+
+// objects lists all objects of ours.
+func (p *Publisher) objects(ctx context.Context) ([]storageObject, error) {
+	all, err := pages[storageObject](ctx, p, p.endpoint.storage, url.Values{"maxResults": {"1000"}})
+	if err != nil {
+		return nil, p.explain("list the objects of bucket "+p.bucket, err)
+	}
+	var ours []storageObject
+	for _, o := range all {
+		if o.Metadata[markLabel] == "yes" && strings.HasSuffix(o.Name, ".tar.gz") {
+			ours = append(ours, o)
+		}
+	}
+	return ours, nil
+}
