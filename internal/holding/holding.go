@@ -29,7 +29,7 @@ const (
 
 // Item is one thing that a provider has in one region.
 type Item struct {
-	ID       string // the provider's own, unique among the Items of a Holder
+	ID       string // the provider's own, unique among the Items of a Holder's region
 	Name     string
 	Kind     Kind
 	Provider string

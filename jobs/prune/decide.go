@@ -36,10 +36,10 @@ type Step struct {
 // hidden nor deleted. Everything else is deleted with the last Item that refers to it, or, where none ever did, when
 // it is as old as an orphan has to be.
 func Decide(items []holding.Item, policy holding.Policy, now time.Time) []Step {
-	d := decision{policy: policy, now: now, referrers: map[string][]string{}, deleted: map[string]bool{}}
+	d := decision{policy: policy, now: now, referrers: map[string][]place{}, deleted: map[place]bool{}}
 	for _, it := range items {
 		for _, id := range it.RefersTo {
-			d.referrers[id] = append(d.referrers[id], it.ID)
+			d.referrers[id] = append(d.referrers[id], placeOf(it))
 		}
 	}
 	for _, family := range families(items) {
@@ -54,15 +54,20 @@ func Decide(items []holding.Item, policy holding.Policy, now time.Time) []Step {
 type decision struct {
 	policy    holding.Policy
 	now       time.Time
-	referrers map[string][]string // of each ID, other Items
-	deleted   map[string]bool
+	referrers map[string][]place // of each ID, in whatever region, other Items
+	deleted   map[place]bool
 	steps     []Step
 }
+
+// place identifies an Item.
+type place struct{ region, id string }
+
+func placeOf(it holding.Item) place { return place{it.Region, it.ID} }
 
 func (d *decision) add(a Action, it holding.Item, why string, args ...any) {
 	d.steps = append(d.steps, Step{a, it, fmt.Sprintf(why, args...)})
 	if a == Delete {
-		d.deleted[it.ID] = true
+		d.deleted[placeOf(it)] = true
 	}
 }
 
@@ -177,9 +182,9 @@ func (d *decision) held(it holding.Item) string {
 	if len(it.ReferencedBy) > 0 {
 		return it.ReferencedBy[0]
 	}
-	for _, id := range d.referrers[it.ID] {
-		if !d.deleted[id] {
-			return id
+	for _, other := range d.referrers[it.ID] {
+		if !d.deleted[other] {
+			return other.id
 		}
 	}
 	return ""

@@ -167,6 +167,11 @@ func TestRun(t *testing.T) {
 	if _, err := Run(t.Context(), h, options(false)); err == nil || len(h.calls) > 0 {
 		t.Errorf("two of one ID: %v, %v", h.calls, err)
 	}
+	elsewhere := daily(0)
+	elsewhere.Region = "south"
+	if _, err := Run(t.Context(), &holder{items: append(items, elsewhere)}, options(true)); err != nil {
+		t.Errorf("one ID in two regions: %v", err)
+	}
 	stop := errors.New("stopped")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	o = options(false)

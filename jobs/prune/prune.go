@@ -54,14 +54,14 @@ func Run(ctx context.Context, h Holder, o Options) (*Result, error) {
 	return r, r.do(ctx, h, o, steps)
 }
 
-// demandDistinct refuses two Items of one ID: of which of them would a reference be?
+// demandDistinct refuses two Items of one ID in one region: of which of them would a reference be?
 func demandDistinct(items []holding.Item) error {
-	seen := map[string]bool{}
+	seen := map[place]bool{}
 	for _, it := range items {
-		if it.ID == "" || seen[it.ID] {
+		if it.ID == "" || seen[placeOf(it)] {
 			return fmt.Errorf("the %s %q in %q has the ID %q, which another one has, or none", it.Kind, it.Name, it.Region, it.ID)
 		}
-		seen[it.ID] = true
+		seen[placeOf(it)] = true
 	}
 	return nil
 }
