@@ -3,10 +3,12 @@ package google
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -87,13 +89,26 @@ func (c *credentials) open() (oauth2.TokenSource, error) {
 		if err != nil {
 			return nil, fault.Inputf("GOOGLE_APPLICATION_CREDENTIALS %q cannot be read", file)
 		}
-		found, err := google.CredentialsFromJSON(ctx, text, cloudScope)
-		if err != nil {
-			return nil, fault.Inputf("GOOGLE_APPLICATION_CREDENTIALS %q holds no credentials that Google's library knows", file)
-		}
-		return found.TokenSource, nil
+		return fromFile(ctx, file, text)
 	}
 	return nil, fault.WithHint(fault.Inputf("there are no credentials for Google"), "in GitLab give the job the id token GOOGLE_ID_TOKEN; elsewhere let GOOGLE_APPLICATION_CREDENTIALS name a file")
+}
+
+// fromFile logs in by a file with a key. A file of type external_account could name any address to send a token to, or a program
+// to run, so it is refused.
+func fromFile(ctx context.Context, file string, text []byte) (oauth2.TokenSource, error) {
+	var head struct {
+		Type google.CredentialsType `json:"type"`
+	}
+	allowed := []google.CredentialsType{google.ServiceAccount, google.AuthorizedUser}
+	if err := json.Unmarshal(text, &head); err == nil && head.Type != "" && !slices.Contains(allowed, head.Type) {
+		return nil, fault.Inputf("GOOGLE_APPLICATION_CREDENTIALS %q is of type %q, neither of service_account and authorized_user", file, head.Type)
+	}
+	found, err := google.CredentialsFromJSONWithType(ctx, text, head.Type, cloudScope)
+	if err != nil {
+		return nil, fault.Inputf("GOOGLE_APPLICATION_CREDENTIALS %q holds no credentials that Google's library knows", file)
+	}
+	return found.TokenSource, nil
 }
 
 // refused gives an error of the login its kind. Its text could repeat a token, so only its status is told.
