@@ -34,7 +34,7 @@ var publishers = map[string]func(target.Target, *journal.Journal) (publish.Publi
 	},
 	"azure":     func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return azure.New(t, j, nil) },
 	"openstack": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return openstack.New(t, j, nil) },
-	"google": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return google.New(t, j, nil) },
+	"google":    func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return google.New(t, j, nil) },
 }
 
 // targetFlags name a target, and the journal of what is done there.
