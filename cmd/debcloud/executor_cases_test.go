@@ -198,7 +198,7 @@ default_image: late
 			}
 		}
 		o := r.Play(t.Context(), with(func(*runnertest.Job) {}))
-		expect(t, b, o, "success", "", "does not exist", "ran")
+		expect(t, b, o, "success", "", "No such file", "ran")
 		if len(o.CallsOf("prepare")) != 2 || len(o.CallsOf("cleanup")) != 2 {
 			t.Error(o)
 		}

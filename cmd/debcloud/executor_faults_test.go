@@ -38,7 +38,7 @@ type played struct {
 func longTests() bool { return os.Getenv("DEBCLOUD_TEST_LONG") != "" }
 
 // Whoever is killed, and whenever: the reaper leaves nothing of it, and no job succeeds that did not.
-func TestExecutorFaults(t *testing.T) { testFaults(t, 6) }
+func TestExecutorFaults(t *testing.T) { testFaults(t, 4) }
 
 func TestLongExecutorFaults(t *testing.T) {
 	if !longTests() {

@@ -104,6 +104,7 @@ func leased(t *testing.T, b *runnertest.Bed) string {
 			}
 		}
 	}
-	t.Fatal("nobody got an address")
+	log, _ := os.ReadFile(b.Log)
+	t.Fatalf("nobody got an address; host's log:\n%s", log)
 	return ""
 }

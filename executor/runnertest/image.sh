@@ -82,7 +82,7 @@ for port in /sys/class/virtio-ports/*; do
 	[ -e "$port/name" ] && ln -sf "../${port##*/}" "/dev/virtio-ports/$(cat "$port/name")"
 done
 ip link set lo up
-[ ! -e /sys/class/net/eth0 ] || { ip link set eth0 up && udhcpc -i eth0 -n -q -s /etc/udhcpc.sh; } >/dev/null 2>&1 &
+[ ! -e /sys/class/net/eth0 ] || { ip link set eth0 up && udhcpc -i eth0 -t 200 -T 2 -A 1 -q -s /etc/udhcpc.sh; } >/dev/null 2>&1 &
 echo "the tiny guest is up"
 # What a test wants the guest to be: from a file on its disk, which tests put there.
 [ ! -x /etc/rc.local ] || . /etc/rc.local

@@ -172,6 +172,7 @@ func TestMachine(t *testing.T) {
 	}
 	t.Run("broken connections", func(t *testing.T) { testBroken(t, m, s) })
 	t.Run("the agent is killed", func(t *testing.T) { testKilled(t, m) })
+	t.Run("the agent is restarted", func(t *testing.T) { testRestarted(t, m) })
 }
 
 func testResults(t *testing.T, _ *machine, s *guest.SSH) {
@@ -332,6 +333,21 @@ func testKilled(t *testing.T, m *machine) {
 	s = m.connect(t)
 	if r, err := s.Run(within(t, 2*time.Minute), "pgrep -f 'sleep 471[3]'", nil); err != nil || r.Exit != 1 {
 		t.Errorf("%q, exit %d, %v", r.Stdout, r.Exit, err)
+	}
+	s.Close()
+}
+
+// An agent that is asked to end does so at once.
+func testRestarted(t *testing.T, m *machine) {
+	s := m.connect(t)
+	if err := s.Exec(within(t, 5*time.Minute), sh("systemctl restart debcloud-agent.service; sleep 4714")); err == nil {
+		t.Error("the command outlived its agent")
+	}
+	s.Close()
+	s = m.connect(t)
+	out, err := s.Output(within(t, 2*time.Minute), "journalctl --unit=debcloud-agent --output=cat | grep -c 'timed out\\|code=exited' || true")
+	if err != nil || out != "0\n" {
+		t.Errorf("%q, %v", out, err)
 	}
 	s.Close()
 }

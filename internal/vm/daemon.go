@@ -63,7 +63,11 @@ func (o daemonOptions) start() (*daemon, error) {
 	if o.lasting {
 		kind = "lasting"
 	}
-	cmd := exec.Command("sh", "-c", privateScript, "libvirtd", o.run, o.cache, kvm, kind)
+	network := "host"
+	if o.network {
+		network = "own"
+	}
+	cmd := exec.Command("sh", "-c", privateScript, "libvirtd", o.run, o.cache, kvm, kind, network)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid:    true,

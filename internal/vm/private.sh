@@ -2,13 +2,19 @@
 # Runs a libvirtd that shares nothing with the system's, as the first process of its own PID and mount namespaces:
 # when that process dies, the kernel ends everything that libvirtd started.
 # Arguments: RUN (a directory for sockets, logs and state), CACHE (what libvirt learnt of QEMU), hide or show (/dev/kvm),
-# fleeting or lasting (domains that outlive who made them: their logs get a limit, and a libvirtd that is killed comes back).
+# fleeting or lasting (domains that outlive who made them: their logs get a limit, and a libvirtd that is killed comes back),
+# host or own (network namespace).
 set -eu
-run=$1 cache=$2 kvm=$3 kind=$4
+run=$1 cache=$2 kvm=$3 kind=$4 network=$5
 
 # Nothing of this may show outside. /proc must list this PID namespace: libvirtd finds its children there.
 mount --make-rprivate /
 mount -t proc proc /proc
+
+# sysfs shows the network namespace that it was mounted in, and libvirt isolates a bridge's ports there.
+if [ "$network" = own ]; then
+	mount -t sysfs sysfs /sys
+fi
 
 mkdir -p "$cache"
 for pair in run:/run/libvirt lib:/var/lib/libvirt log:/var/log/libvirt etc:/etc/libvirt; do

@@ -153,6 +153,31 @@ func TestGuestStartsAnew(t *testing.T) {
 	demandEcho(t, begin(t, p), "hello again")
 }
 
+// An agent that was about to end takes the first marker with it.
+func TestMarkerIsLost(t *testing.T) {
+	p := porttest.New()
+	c := begin(t, p)
+	defer c.Close()
+	if _, err := io.WriteString(c, "first words"); err != nil {
+		t.Fatal(err)
+	}
+	for taken := 0; taken < len("first words")+40; {
+		n, err := p.Read(make([]byte, 1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		taken += n
+	}
+	echo(t, p)
+	got := make([]byte, 11)
+	failed := time.AfterFunc(20*time.Second, func() { c.Close() })
+	defer failed.Stop()
+	if _, err := io.ReadFull(c, got); err != nil || string(got) != "first words" {
+		t.Errorf("%q, %v", got, err)
+	}
+	demandEcho(t, c, "and more")
+}
+
 func TestPortFails(t *testing.T) {
 	p := porttest.New()
 	l := resync.Listen(p)
