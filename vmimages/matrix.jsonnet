@@ -160,7 +160,14 @@ local aws(name, partition, variables) = {
     aws('aws', 'aws', 'DEBCLOUD_AWS'),
     aws('aws-china', 'aws-cn', 'DEBCLOUD_AWS_CHINA'),
     aws('aws-gov', 'aws-us-gov', 'DEBCLOUD_AWS_GOV'),
-    { name: 'azure', provider: 'azure', account: '$DEBCLOUD_AZURE_SUBSCRIPTION', regions: ['$DEBCLOUD_AZURE_REGIONS'], vendors: ['azure'] },
+    {
+      name: 'azure',
+      provider: 'azure',
+      account: '$DEBCLOUD_AZURE_SUBSCRIPTION',
+      regions: ['$DEBCLOUD_AZURE_REGIONS'],
+      vendors: ['azure'],
+      settings: { 'resource-group': '$DEBCLOUD_AZURE_RESOURCE_GROUP', gallery: '$DEBCLOUD_AZURE_GALLERY' },
+    },
     { name: 'google', provider: 'google', account: '$DEBCLOUD_GOOGLE_PROJECT', regions: ['$DEBCLOUD_GOOGLE_REGIONS?'], vendors: ['gce'] },
   ],
 
