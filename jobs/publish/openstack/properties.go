@@ -18,6 +18,7 @@ const (
 	markFamily     = "debcloud_family"
 	markType       = "debcloud_type"
 	markVersion    = "debcloud_version"
+	markVerified   = "debcloud_verified"      // Glance's own hash of the data, when it was found right
 	markDeprecated = "debcloud_deprecated_at" // when, RFC 3339
 	markHidden     = "debcloud_hidden_at"
 	markReplacedBy = "debcloud_replaced_by" // the successor's name

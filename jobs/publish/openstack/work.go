@@ -175,6 +175,9 @@ func (w *work) arrive(ctx context.Context, found *images.Image, again bool) (mad
 
 // known completes what is known of an active image. What was sent by an earlier process is worked out again.
 func (w *work) known(ctx context.Context, found *images.Image, sent made) (made, error) {
+	if sent.SHA512 == "" && verified(found) {
+		return made{ID: found.ID, Format: found.DiskFormat, SHA512: mark(found, "os_hash_value")}, nil
+	}
 	if sent.SHA512 == "" {
 		sum, err := w.source.sum(ctx)
 		if err != nil {
@@ -291,6 +294,9 @@ func (r *region) remove(ctx context.Context, i *images.Image) error {
 
 // verify compares what Glance says that it has with what was sent. What differs is deleted: it was never public.
 func (w *work) verify(ctx context.Context, i *images.Image, have made) error {
+	if verified(i) {
+		return nil
+	}
 	algorithm, value := mark(i, "os_hash_algo"), mark(i, "os_hash_value")
 	want := have.SHA512
 	if algorithm != "sha512" {
@@ -311,10 +317,19 @@ func (w *work) verify(ctx context.Context, i *images.Image, have made) error {
 	return fault.WithHint(fault.Inputf("image %s, which is public, has %s %s in the cloud, where what was sent has %s", i.ID, algorithm, value, want), "find out who changed it, and delete it")
 }
 
+// verified tells whether the data are those that an earlier process found right, which may have had the image while this one has its
+// documents alone.
+func verified(i *images.Image) bool {
+	return mark(i, markVerified) == hashOf(i) && mark(i, "os_hash_value") != ""
+}
+
+func hashOf(i *images.Image) string { return mark(i, "os_hash_algo") + ":" + mark(i, "os_hash_value") }
+
 // mend puts properties right that someone changed or an older debcloud did not know.
 func (w *work) mend(ctx context.Context, i *images.Image) error {
 	var changes images.UpdateOpts
 	wanted := w.properties()
+	wanted[markVerified] = hashOf(i)
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		if mark(i, name) != wanted[name] {
 			changes = append(changes, add(name, wanted[name]))
