@@ -4,7 +4,6 @@ package vm
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"os"
@@ -290,22 +289,19 @@ func (c *connection) describe(ctx context.Context, name string) (text string, er
 }
 
 // ensureFilter defines an nwfilter, or brings it up to date.
-func (c *connection) ensureFilter(ctx context.Context, name, text string) error {
+func (c *connection) ensureFilter(ctx context.Context, name string, describe func(name, uuid string) (string, error)) error {
 	_, err := bounded(ctx, "network filter "+name, func() (any, error) {
+		uuid := ""
 		if old, err := c.c.LookupNWFilterByName(name); err == nil {
-			uuid, err := old.GetUUIDString()
+			uuid, err = old.GetUUIDString()
 			_ = old.Free()
 			if err != nil {
 				return nil, err
 			}
-			var x libvirtxml.NWFilter
-			if err := xml.Unmarshal([]byte(text), &x); err != nil {
-				return nil, err
-			}
-			x.UUID = uuid
-			if text, err = x.Marshal(); err != nil {
-				return nil, err
-			}
+		}
+		text, err := describe(name, uuid)
+		if err != nil {
+			return nil, err
 		}
 		f, err := c.c.NWFilterDefineXML(text)
 		if err != nil {

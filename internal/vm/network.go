@@ -9,14 +9,11 @@ import (
 // EnsureNAT makes, where there is none of the name, a libvirt network behind NAT, and the filter for its ports. An operator
 // who has defined the network keeps it as it is; the filter is always ours.
 func (n *Node) EnsureNAT(ctx context.Context, name, filter string) error {
-	text, err := filterXML(filter)
+	if err := n.conn.ensureFilter(ctx, filter, filterXML); err != nil {
+		return err
+	}
+	text, err := natXML(name)
 	if err != nil {
-		return err
-	}
-	if err := n.conn.ensureFilter(ctx, filter, text); err != nil {
-		return err
-	}
-	if text, err = natXML(name); err != nil {
 		return err
 	}
 	return n.conn.ensureNetwork(ctx, name, text)
@@ -56,7 +53,9 @@ var forbiddenNetworks = [][2]string{
 // has loaded br_netfilter.
 //
 // What it says of $IP, libvirt fills in with what DHCP gave the guest, until when it lets DHCP through and nothing else.
-func filterXML(name string) (string, error) {
+//
+// uuid is that of the filter of this name, if there is one already.
+func filterXML(name, uuid string) (string, error) {
 	rules := []libvirtxml.NWFilterRule{
 		{Action: "drop", MAC: &libvirtxml.NWFilterRuleMAC{Match: "no", NWFilterRuleCommonMAC: libvirtxml.NWFilterRuleCommonMAC{SrcMACAddr: variable("MAC")}}},
 		{Action: "drop", ARP: &libvirtxml.NWFilterRuleARP{Match: "no", ARPSrcMACAddr: variable("MAC")}},
@@ -81,7 +80,7 @@ func filterXML(name string) (string, error) {
 		libvirtxml.NWFilterRule{Action: "accept", MAC: &libvirtxml.NWFilterRuleMAC{ProtocolID: text("ipv4")}},
 		libvirtxml.NWFilterRule{Action: "drop", MAC: &libvirtxml.NWFilterRuleMAC{}}, // IPv6, VLANs and what else there is
 	)
-	f := libvirtxml.NWFilter{Name: name, Chain: "root"}
+	f := libvirtxml.NWFilter{Name: name, UUID: uuid, Chain: "root"}
 	for i := range rules {
 		rules[i].Direction, rules[i].Priority = "out", -900+10*i // in this order
 		f.Entries = append(f.Entries, libvirtxml.NWFilterEntry{Rule: &rules[i]})
@@ -89,7 +88,8 @@ func filterXML(name string) (string, error) {
 	return f.Marshal()
 }
 
-func variable(name string) libvirtxml.NWFilterField { return libvirtxml.NWFilterField{Var: name} }
+// variable is not a field's Var, of which libvirtxml writes the dollar sign alone.
+func variable(name string) libvirtxml.NWFilterField { return text("$" + name) }
 func text(value string) libvirtxml.NWFilterField    { return libvirtxml.NWFilterField{Str: value} }
 
 // ports of source and destination; 0 is any.

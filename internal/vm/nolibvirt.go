@@ -47,8 +47,10 @@ func (c *connection) names(context.Context) (map[string]bool, error)  { return n
 func (c *connection) look(context.Context, string, string) (Lasting, error) {
 	return Lasting{}, withoutLibvirt()
 }
-func (c *connection) describe(context.Context, string) (string, error)    { return "", withoutLibvirt() }
-func (c *connection) ensureFilter(context.Context, string, string) error  { return withoutLibvirt() }
+func (c *connection) describe(context.Context, string) (string, error) { return "", withoutLibvirt() }
+func (c *connection) ensureFilter(context.Context, string, func(name, uuid string) (string, error)) error {
+	return withoutLibvirt()
+}
 func (c *connection) ensureNetwork(context.Context, string, string) error { return withoutLibvirt() }
 
 func (c *connection) survey(context.Context) (Survey, error) { return Survey{}, withoutLibvirt() }
