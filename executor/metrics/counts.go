@@ -44,7 +44,10 @@ func withKeys[K comparable, V any](m map[K]V, keys ...K) map[K]V {
 		m = make(map[K]V)
 	}
 	for _, k := range keys {
-		m[k] = m[k]
+		if _, ok := m[k]; !ok {
+			var none V
+			m[k] = none
+		}
 	}
 	return m
 }
