@@ -332,7 +332,7 @@ func TestBrokenLedger(t *testing.T) {
 // TestLockedByAStoppedProcess holds that cancelling works even where the lock never comes free.
 func TestLockedByAStoppedProcess(t *testing.T) {
 	l := newLedger(t, t.TempDir(), Options{})
-	unlock, err := lock(t.Context(), filepath.Join(l.dir, lockFile))
+	unlock, err := Lock(t.Context(), filepath.Join(l.dir, lockFile))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func (b *book) remove(id string) bool {
 // change reads the book under the lock, lets f change it, and replaces the file where f says that it did. A process that
 // is killed leaves the old file or the new one, and no lock.
 func (l *Ledger) change(ctx context.Context, f func(*book) (changed bool, err error)) error {
-	unlock, err := lock(ctx, filepath.Join(l.dir, lockFile))
+	unlock, err := Lock(ctx, filepath.Join(l.dir, lockFile))
 	if err != nil {
 		return fmt.Errorf("ledger of the executor: %w", err)
 	}

@@ -68,7 +68,7 @@ func stream(dir, name string) error {
 
 // powerOn adds a VM and holds all VMs against the budget, independently of the ledger.
 func powerOn(dir string, r Request) error {
-	unlock, err := lock(context.Background(), filepath.Join(dir, "vms.lock"))
+	unlock, err := Lock(context.Background(), filepath.Join(dir, "vms.lock"))
 	if err != nil {
 		return err
 	}

@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// lock takes the lock of a file that it creates. The kernel lets go of it when the process ends, however it ends.
+// Lock takes the lock of a file that it creates. The kernel lets go of it when the process ends, however it ends.
 //
 // flock(2) cannot be interrupted, so when ctx ends it is left behind, and lets go at once when its turn comes.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
+func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err

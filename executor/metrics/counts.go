@@ -12,9 +12,7 @@ import (
 )
 
 // lockLimit bounds the wait for the counts: an update takes milliseconds.
-const lockLimit = 5 * time.Second
-
-func newTicker() *time.Ticker { return time.NewTicker(5 * time.Millisecond) }
+const lockLimit = time.Minute
 
 // Upper bounds in seconds. A warm prepare takes under one, a boot under emulation minutes, a wait an hour.
 var (

@@ -15,7 +15,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -106,14 +105,14 @@ func (r *Recorder) record(ctx context.Context, f func(*counts)) {
 
 // update changes the counts and writes the textfile, both under one lock, so that an older one never replaces a newer.
 func (r *Recorder) update(ctx context.Context, f func(*counts)) error {
-	lock, err := os.OpenFile(filepath.Join(r.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	// A killed process lets go of the lock, a stopped one does not, and no job waits for a counter.
+	bounded, cancel := context.WithTimeout(ctx, lockLimit)
+	defer cancel()
+	unlock, err := admission.Lock(bounded, filepath.Join(r.dir, "lock"))
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	if err := lockWithin(ctx, lock); err != nil {
-		return err
-	}
+	defer unlock()
 	c := r.read(ctx)
 	if f != nil {
 		f(c)
@@ -125,26 +124,6 @@ func (r *Recorder) update(ctx context.Context, f func(*counts)) error {
 		return nil
 	}
 	return prometheus.WriteToTextfile(r.textfile, r.registry(ctx, c))
-}
-
-// lockWithin does not let a job wait for a counter: the kernel frees the lock of a killed process, but not of a stopped
-// one.
-func lockWithin(ctx context.Context, f *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, lockLimit)
-	defer cancel()
-	for tick := newTicker(); ; {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			tick.Stop()
-			return err
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			tick.Stop()
-			return fmt.Errorf("lock %s: %w", f.Name(), ctx.Err())
-		}
-	}
 }
 
 // read returns empty counts where the file is lost: Prometheus takes that for a counter that began anew.
