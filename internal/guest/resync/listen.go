@@ -42,15 +42,15 @@ var _ net.Listener = (*Listener)(nil)
 // Listen reads from the port until that is closed or fails.
 func Listen(port Port) *Listener {
 	l := &Listener{port: port, conns: make(chan *guestConn, 1), done: make(chan struct{})}
+	l.write.Lock() // what the first connection writes comes after the announcement, or it would be broken by it
 	go l.announce()
 	go l.pump()
 	return l
 }
 
 // announce breaks a connection that the host may have had with another process on this port. Where no host is connected,
-// the marker waits in the port, and the next one drops it.
+// the marker waits in the port, and the next one drops it. It takes over l.write.
 func (l *Listener) announce() {
-	l.write.Lock()
 	defer l.write.Unlock()
 	_, _ = l.port.Write([]byte(lost)) // a port that fails shows in pump
 }
