@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,8 +42,15 @@ func writeCloudsYAML(t testing.TB, text string) string {
 	return path
 }
 
+// settingEnvironment guards what testing notes of Setenv: two publishers may be made at once.
+var settingEnvironment sync.Mutex
+
 func (f *fake) Publisher(t testing.TB, line *publishtest.Line, j *journal.Journal) publish.Publisher {
-	t.Setenv("OS_CLIENT_CONFIG_FILE", f.clouds) // a test may have several clouds
+	settingEnvironment.Lock()
+	defer settingEnvironment.Unlock()
+	if os.Getenv("OS_CLIENT_CONFIG_FILE") != f.clouds { // a test may have several clouds
+		t.Setenv("OS_CLIENT_CONFIG_FILE", f.clouds)
+	}
 	return hasty(t, f.target, line, j)
 }
 
