@@ -20,13 +20,13 @@ type stop struct {
 	at     string
 }
 
-// TestRunIsStoppedAtEveryStep takes a cell all the way, stops it in every step, by SIGTERM or SIGKILL, and runs it again each time.
+// TestLongRunIsStoppedAtEveryStep takes a cell all the way, stops it in every step, by SIGTERM or SIGKILL, and runs it again each time.
 // Nothing may stay behind, each step that had ended is not done again, and the last run publishes.
 //
 // The cell is another than the one of `make test-image`: another release, and an image that is tested on its console.
-func TestRunIsStoppedAtEveryStep(t *testing.T) {
-	if os.Getenv("DEBCLOUD_TEST_IMAGE") == "" {
-		t.Skip("DEBCLOUD_TEST_IMAGE is not set: run make test")
+func TestLongRunIsStoppedAtEveryStep(t *testing.T) {
+	if os.Getenv("DEBCLOUD_TEST_LONG") != "1" {
+		t.Skip("it builds an image three times: run make test-long")
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("building needs root")
