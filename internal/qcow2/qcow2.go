@@ -8,7 +8,6 @@ package qcow2
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
 	"os"
 	"sync"
 
@@ -48,6 +47,7 @@ type Writer struct {
 	workers sync.WaitGroup
 	written chan error
 	failed  chan struct{} // closed when writing failed
+	failure error         // why, once failed is closed
 	spare   sync.Pool     // of *cluster
 }
 
@@ -96,7 +96,7 @@ func (w *Writer) Data(offset int64, p []byte) error {
 			w.queue <- c
 			return nil
 		case <-w.failed:
-			return fmt.Errorf("write %s: stopped after an error", w.file.Name())
+			return w.failure
 		}
 	})
 }
@@ -147,6 +147,7 @@ func (w *Writer) write() (err error) {
 		}
 		<-c.done
 		if err = w.place(c); err != nil {
+			w.failure = err
 			close(w.failed)
 		}
 		w.spare.Put(c)
