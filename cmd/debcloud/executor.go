@@ -49,7 +49,7 @@ log and the details in the host's.`,
 			return d.Run(ctx, args[0], args[1])
 		}),
 		newStageCommand(&path, "cleanup", "Take a job's VM away", 0, func(ctx context.Context, d *executor.Driver, _ []string) error { return d.Cleanup(ctx) }),
-		newReapCommand(&path), newStatusCommand(&path), newExecutorImageCommand(), newCheckConfigCommand(&path), newPoolCommand(&path),
+		newReapCommand(&path), newStatusCommand(&path), newExecutorImageCommand(&path), newCheckConfigCommand(&path), newPoolCommand(&path),
 	)
 	return c
 }

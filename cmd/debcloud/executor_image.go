@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/executor/vmimage"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
@@ -18,7 +20,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/vmimages"
 )
 
-func newExecutorImageCommand() *cobra.Command {
+func newExecutorImageCommand(settingsPath *string) *cobra.Command {
 	var pool string
 	c := &cobra.Command{
 		Use:   "image",
@@ -32,7 +34,7 @@ written to; each job's VM writes to an overlay.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.PersistentFlags().StringVar(&pool, "pool", "/var/lib/debcloud/pool", "directory of the storage pool")
-	c.AddCommand(newImageBuildCommand(&pool), newImageImportCommand(&pool), newImageListCommand(&pool), newImagePruneCommand(&pool))
+	c.AddCommand(newImageBuildCommand(&pool), newImageImportCommand(&pool), newImageListCommand(&pool), newImagePruneCommand(&pool, settingsPath))
 	return c
 }
 
@@ -145,13 +147,13 @@ func printImages(w io.Writer, images []vmimage.Image) error {
 	return t.Flush()
 }
 
-func newImagePruneCommand(pool *string) *cobra.Command {
+func newImagePruneCommand(pool, settingsPath *string) *cobra.Command {
 	var keep int
 	c := &cobra.Command{
 		Use:   "prune",
 		Short: "Remove old VM images that no job uses",
-		Long: `prune removes, of each name, all but the newest images, except those that are the backing file of another file in the pool: a
-job's VM has its disk there. What it removed is printed.`,
+		Long: `prune removes, of each name, all but the newest images, except those that are the backing file of another file in the pool,
+where a job's VM has its disk, and those that the executor's settings pin by their digest. What it removed is printed.`,
 		Example: "  debcloud executor image prune --keep 2",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -159,7 +161,11 @@ job's VM has its disk there. What it removed is printed.`,
 			if err != nil {
 				return err
 			}
-			removed, err := vmimage.Prune(cmd.Context(), *pool, keep, inUse)
+			pinned, err := pinnedImages(*settingsPath)
+			if err != nil {
+				return err
+			}
+			removed, err := vmimage.Prune(cmd.Context(), *pool, keep, func(i vmimage.Image) bool { return pinned[i.Digest] || inUse(i) })
 			for _, i := range removed {
 				fmt.Fprintln(cmd.OutOrStdout(), i.Path)
 			}
@@ -168,4 +174,21 @@ job's VM has its disk there. What it removed is printed.`,
 	}
 	c.Flags().IntVar(&keep, "keep", 2, "how many images of each name to keep, at least 1")
 	return c
+}
+
+// pinnedImages are the digests that the settings name. A host may have images and no settings yet; settings that cannot be read
+// are an error, because what they pin is not known.
+func pinnedImages(path string) (map[string]bool, error) {
+	s, err := settings.Load(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	pinned := map[string]bool{}
+	for _, i := range s.Images {
+		pinned[i.Digest] = true
+	}
+	return pinned, nil
 }
