@@ -81,11 +81,12 @@ type Network struct {
 	mu      sync.Mutex
 	closers []func() error
 	closed  bool
+	gone    chan struct{} // closed when Close is done
 }
 
 // New starts a network that runs until ctx ends or Close is called.
 func New(ctx context.Context, c Config) (*Network, error) {
-	n := &Network{config: c, names: make(map[string]netip.Addr), opened: make(map[string]bool), next: firstAllowed}
+	n := &Network{config: c, names: make(map[string]netip.Addr), opened: make(map[string]bool), next: firstAllowed, gone: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(ctx)
 	var err error
 	if n.link, err = listenForGuest(n); err != nil {
@@ -221,13 +222,15 @@ func (n *Network) atClose(f func() error) {
 // Close ends the network and everything that runs in it. It may be called twice.
 func (n *Network) Close() error {
 	n.mu.Lock()
-	if n.closed {
-		n.mu.Unlock()
-		return nil
-	}
+	again := n.closed
 	n.closed = true
 	closers := n.closers
 	n.mu.Unlock()
+	if again {
+		<-n.gone
+		return nil
+	}
+	defer close(n.gone)
 	n.cancel()
 	for _, f := range closers {
 		_ = f() // they end anyway with the stack
