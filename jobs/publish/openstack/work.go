@@ -242,7 +242,12 @@ func (w *work) settle(ctx context.Context, id string, mine bool) (*images.Image,
 			return nil, w.explain(ctx, "look at image "+id, err)
 		}
 		switch now.Status {
-		case images.ImageStatusActive, images.ImageStatusQueued:
+		case images.ImageStatusActive:
+			if mark(now, importTask) == "" || time.Now().After(deadline) {
+				return now, nil
+			}
+			deadline = sooner(deadline, time.Now().Add(w.patience.settling/30))
+		case images.ImageStatusQueued:
 			return now, nil
 		case images.ImageStatusSaving, images.ImageStatusImporting, imageStatusUploading:
 			// All data is staged, by whomever: it is of this image, and verified when it has arrived.
@@ -267,6 +272,18 @@ func (w *work) settle(ctx context.Context, id string, mine bool) (*images.Image,
 		}
 	}
 }
+
+func sooner(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// importTask is a property that Glance sets while it imports. The image is active before the task ends, which then writes back the
+// properties that it read at its beginning and so undoes what was set in between (glance/async_/flows/api_image_import.py). A Glance that
+// was stopped just then leaves it there for ever.
+const importTask = "os_glance_import_task"
 
 // imageStatusUploading is missing among gophercloud's: data is staged and not imported yet.
 const imageStatusUploading images.ImageStatus = "uploading"

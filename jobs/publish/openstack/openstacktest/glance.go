@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -45,6 +46,7 @@ type stored struct {
 	data       []byte
 	staged     []byte
 	polls, lag int
+	old        map[string]any // attributes that an import task writes back when it ends
 }
 
 func newGlance() *Glance {
@@ -288,6 +290,10 @@ func (g *Glance) one(w http.ResponseWriter, r *http.Request, id string, u *user)
 
 // poll lets an import go on.
 func (s *stored) poll(g *Glance) {
+	if s.old != nil {
+		s.attributes, s.old = s.old, nil
+		delete(s.attributes, "os_glance_import_task")
+	}
 	if s.attributes["status"] != "importing" {
 		return
 	}
@@ -302,11 +308,13 @@ func (s *stored) poll(g *Glance) {
 		if data, err = rawOf(data); err != nil {
 			s.attributes["status"] = "queued"
 			s.attributes["os_glance_failed_import"] = "file"
+			delete(s.attributes, "os_glance_import_task")
 			return
 		}
 		s.attributes["disk_format"] = "raw"
 	}
 	g.keep(s, data)
+	s.old = maps.Clone(s.attributes)
 }
 
 // keep puts data into the store.
@@ -461,6 +469,7 @@ func (g *Glance) importImage(w http.ResponseWriter, r *http.Request, s *stored) 
 		refuse(w, 409, "Import operation conflicts with current image status %v: only images with status 'uploading' can be imported", s.attributes["status"])
 	default:
 		s.attributes["status"], s.polls = "importing", g.Polls
+		s.attributes["os_glance_import_task"] = uuid.NewString()
 		w.WriteHeader(202)
 	}
 }
