@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -86,10 +87,13 @@ func playAndKill(t *testing.T, b *runnertest.Bed, kills ...func(*testing.T, int)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	var killing sync.WaitGroup
 	for _, kill := range kills {
-		go kill(t, cmd.Process.Pid)
+		killing.Go(func() { kill(t, cmd.Process.Pid) })
 	}
-	if err := cmd.Wait(); err != nil {
+	err = cmd.Wait()
+	killing.Wait()
+	if err != nil {
 		return nil
 	}
 	var o runnertest.Outcome
