@@ -21,7 +21,7 @@ import (
 )
 
 func newExecutorImageCommand(settingsPath *string) *cobra.Command {
-	var pool string
+	pool := &imagePool{settings: settingsPath}
 	c := &cobra.Command{
 		Use:   "image",
 		Short: "Build, import, list and prune the VM images that jobs run in",
@@ -33,12 +33,35 @@ written to; each job's VM writes to an overlay.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.PersistentFlags().StringVar(&pool, "pool", "/var/lib/debcloud/pool", "directory of the storage pool")
-	c.AddCommand(newImageBuildCommand(&pool), newImageImportCommand(&pool), newImageListCommand(&pool), newImagePruneCommand(&pool, settingsPath))
+	c.PersistentFlags().StringVar(&pool.flag, "pool", "", "directory of the storage pool (default: the settings', else "+defaultPool+")")
+	c.AddCommand(newImageBuildCommand(pool), newImageImportCommand(pool), newImageListCommand(pool), newImagePruneCommand(pool))
 	return c
 }
 
-func newImageBuildCommand(pool *string) *cobra.Command {
+// imagePool is where VM images are kept.
+type imagePool struct {
+	flag     string
+	settings *string // path of the executor's settings
+}
+
+// defaultPool is the pool of a host that has no settings yet.
+const defaultPool = "/var/lib/debcloud/pool"
+
+func (p *imagePool) dir() (string, error) {
+	if p.flag != "" {
+		return p.flag, nil
+	}
+	s, err := settings.Load(*p.settings)
+	if errors.Is(err, fs.ErrNotExist) {
+		return defaultPool, nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return s.Pool.Path, nil
+}
+
+func newImageBuildCommand(pool *imagePool) *cobra.Command {
 	var flags buildFlags
 	var release, arch, name string
 	var gigabytes int
@@ -59,7 +82,7 @@ path of the VM image is printed. Built again with the same inputs it does nothin
 			if err != nil {
 				return err
 			}
-			return importImage(cmd, *pool, document, name)
+			return importImage(cmd, pool, document, name)
 		},
 	}
 	flags.register(c.Flags())
@@ -83,7 +106,7 @@ func runnerOptions(ctx context.Context, flags *buildFlags, release, arch string,
 	return options, err
 }
 
-func newImageImportCommand(pool *string) *cobra.Command {
+func newImageImportCommand(pool *imagePool) *cobra.Command {
 	var name string
 	c := &cobra.Command{
 		Use:   "import IMAGE",
@@ -93,15 +116,19 @@ Build document, a raw image or a qcow2 image without a backing file. An image th
 		Example: `  debcloud executor image import --name cloud debian-13-genericcloud-amd64.qcow2
   debcloud executor image import --name runner work/debian-trixie-runner-amd64-official-20260814-1.build.json`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return importImage(cmd, *pool, args[0], name) },
+		RunE: func(cmd *cobra.Command, args []string) error { return importImage(cmd, pool, args[0], name) },
 	}
 	c.Flags().StringVar(&name, "name", "", "name of the VM image, as image: in a job has it")
 	_ = c.MarkFlagRequired("name") // the flag stands a line above
 	return c
 }
 
-func importImage(cmd *cobra.Command, pool, source, name string) error {
-	imported, err := vmimage.Import(cmd.Context(), pool, source, name)
+func importImage(cmd *cobra.Command, pool *imagePool, source, name string) error {
+	dir, err := pool.dir()
+	if err != nil {
+		return err
+	}
+	imported, err := vmimage.Import(cmd.Context(), dir, source, name)
 	if err != nil {
 		return err
 	}
@@ -109,7 +136,7 @@ func importImage(cmd *cobra.Command, pool, source, name string) error {
 	return err
 }
 
-func newImageListCommand(pool *string) *cobra.Command {
+func newImageListCommand(pool *imagePool) *cobra.Command {
 	var format string
 	c := &cobra.Command{
 		Use:     "list",
@@ -118,7 +145,11 @@ func newImageListCommand(pool *string) *cobra.Command {
 		Example: "  debcloud executor image list -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			images, err := vmimage.List(*pool)
+			dir, err := pool.dir()
+			if err != nil {
+				return err
+			}
+			images, err := vmimage.List(dir)
 			if err != nil {
 				return err
 			}
@@ -147,7 +178,7 @@ func printImages(w io.Writer, images []vmimage.Image) error {
 	return t.Flush()
 }
 
-func newImagePruneCommand(pool, settingsPath *string) *cobra.Command {
+func newImagePruneCommand(pool *imagePool) *cobra.Command {
 	var keep int
 	c := &cobra.Command{
 		Use:   "prune",
@@ -157,15 +188,19 @@ where a job's VM has its disk, and those that the executor's settings pin by the
 		Example: "  debcloud executor image prune --keep 2",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			inUse, err := vmimage.Used(cmd.Context(), *pool)
+			dir, err := pool.dir()
 			if err != nil {
 				return err
 			}
-			pinned, err := pinnedImages(*settingsPath)
+			inUse, err := vmimage.Used(cmd.Context(), dir)
 			if err != nil {
 				return err
 			}
-			removed, err := vmimage.Prune(cmd.Context(), *pool, keep, func(i vmimage.Image) bool { return pinned[i.Digest] || inUse(i) })
+			pinned, err := pinnedImages(*pool.settings)
+			if err != nil {
+				return err
+			}
+			removed, err := vmimage.Prune(cmd.Context(), dir, keep, func(i vmimage.Image) bool { return pinned[i.Digest] || inUse(i) })
 			for _, i := range removed {
 				fmt.Fprintln(cmd.OutOrStdout(), i.Path)
 			}
