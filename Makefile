@@ -4,6 +4,8 @@
 
 SHELL = /bin/bash -eu -o pipefail
 GO = packaging/go
+# The same for all, so that lint, build and tests share what is compiled.
+export GOFLAGS = -trimpath
 # libvirt is opened when it is needed, so the binary also runs where there is none.
 TAGS = libvirt_dlopen
 CELL = trixie genericcloud amd64
@@ -29,7 +31,7 @@ run: packages debcloud ## build, check, boot, publish and index one cell (CELL="
 
 .PHONY: debcloud
 debcloud: ## build the program
-	$(GO) build -trimpath -tags $(TAGS) -ldflags "-X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud
+	$(GO) build -tags $(TAGS) -ldflags "-X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud
 
 .PHONY: packages test-packages
 packages: ## install the Debian packages that `make run` needs
@@ -121,4 +123,4 @@ clean: ## remove what the other targets made
 
 .PHONY: debcloud-static
 debcloud-static: ## build the program without cgo, for the tools disk of job VMs
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud
+	CGO_ENABLED=0 $(GO) build -ldflags "-s -w -X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud
