@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
@@ -133,7 +133,7 @@ func (t *testbed) describe(w http.ResponseWriter, r *http.Request) error {
 	return json.NewEncoder(w).Encode(vm.Bed{KVM: accel == vm.KVM})
 }
 
-var bedName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
+var bedName = lazyregexp.New(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}$`)
 
 // named returns a name of the request's path, which the job's author chose.
 func named(r *http.Request, what string) (string, error) {

@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 )
@@ -88,7 +88,7 @@ func (d *decoder) list(n *node, path string, item func(n *node, path string) err
 }
 
 // str decodes a string that form matches; what names such a string in messages.
-func (d *decoder) str(target *string, form *regexp.Regexp, what string) func(*node, string) error {
+func (d *decoder) str(target *string, form *lazyregexp.Regexp, what string) func(*node, string) error {
 	return func(n *node, path string) error {
 		if n.kind != text {
 			return d.at(n, path).errorf("%s is %s where a string is needed: put it in quotes", n.text, n.kind)
@@ -103,13 +103,13 @@ func (d *decoder) str(target *string, form *regexp.Regexp, what string) func(*no
 
 var (
 	// Names become parts of file and job names, joined by - and spaces, and of variables.
-	nameForm = regexp.MustCompile(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
+	nameForm = lazyregexp.New(`^[a-z0-9]+([-_][a-z0-9]+)*$`)
 	// GitLab's resource groups and Azure's offers take these, too. An empty group is none.
-	groupForm = regexp.MustCompile(`^([A-Za-z0-9]+([-_.][A-Za-z0-9]+)*)?$`)
-	classForm = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
-	plainForm = regexp.MustCompile(`^[ -~]+$`)
+	groupForm = lazyregexp.New(`^([A-Za-z0-9]+([-_.][A-Za-z0-9]+)*)?$`)
+	classForm = lazyregexp.New(`^[A-Za-z0-9_-]+$`)
+	plainForm = lazyregexp.New(`^[ -~]+$`)
 	// rule lists may have "*" for every name.
-	useForm = regexp.MustCompile(`^([a-z0-9]+([-_][a-z0-9]+)*|\*)$`)
+	useForm = lazyregexp.New(`^([a-z0-9]+([-_][a-z0-9]+)*|\*)$`)
 )
 
 func (d *decoder) name(target *string) func(*node, string) error {
@@ -133,7 +133,7 @@ func (d *decoder) classes(target *[]string) func(*node, string) error {
 	return d.strings(target, classForm, "FAI class")
 }
 
-func (d *decoder) strings(target *[]string, form *regexp.Regexp, what string) func(*node, string) error {
+func (d *decoder) strings(target *[]string, form *lazyregexp.Regexp, what string) func(*node, string) error {
 	return func(n *node, path string) error {
 		return d.list(n, path, func(n *node, path string) error {
 			var s string

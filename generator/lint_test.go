@@ -151,7 +151,7 @@ func TestLintSchema(t *testing.T) {
 	schema := upstream(t, "../gitlab-ci-schema.json")
 	for _, row := range []struct{ summary, text, want string }{
 		{"good", "one: {script: [x]}\n", ""},
-		{"an unknown key of a job", "one:\n  script: [x]\n  tag: [a]\n", `:2: job "one": : additional properties 'tag' not allowed`},
+		{"an unknown key of a job", "one:\n  script: [x]\n  tag: [a]\n", `:2: job "one": : Additional property tag is not allowed`},
 		{"a retry that GitLab does not know", "one:\n  script: [x]\n  retry:\n    max: 3\n", `:4: job "one": retry.max:`},
 	} {
 		got, err := lintText(t, row.text, LintOptions{Schema: schema})
@@ -161,6 +161,20 @@ func TestLintSchema(t *testing.T) {
 	}
 	_, err := lintText(t, "one: {script: [x]}\n", LintOptions{Schema: "nowhere.json"})
 	wantInput(t, "no schema", err, "--schema nowhere.json")
+	for _, row := range []struct{ summary, schema, want string }{
+		{"no JSON", "{", "unexpected end of JSON input"},
+		{"a draft that is not known whole", `{"$schema": "https://json-schema.org/draft/2020-12/schema"}`, `it is written in "https://json-schema.org/draft/2020-12/schema"`},
+		{"a reference to elsewhere", `{"$ref": "http://127.0.0.1:1/x.json"}`, "it refers to http://127.0.0.1:1/x.json, and nothing is loaded from elsewhere"},
+		{"a reference to a file", `{"properties": {"one": {"$ref": "file:///etc/hostname"}}}`, "it refers to file:///etc/hostname, and nothing is loaded from elsewhere"},
+		{"a keyword of the wrong type", `{"required": 5}`, "required"},
+	} {
+		file := filepath.Join(t.TempDir(), "schema.json")
+		if err := os.WriteFile(file, []byte(row.schema), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := lintText(t, "one: {script: [x]}\n", LintOptions{Schema: file})
+		wantInput(t, row.summary, err, row.want)
+	}
 }
 
 func TestLintRefuses(t *testing.T) {

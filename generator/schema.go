@@ -1,16 +1,15 @@
 package generator
 
 import (
-	"bytes"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-	"golang.org/x/text/language"
-	"golang.org/x/text/message"
+	"github.com/xeipuuv/gojsonreference"
+	"github.com/xeipuuv/gojsonschema"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
@@ -24,58 +23,83 @@ func (l *linter) schema(path string) error {
 	if err != nil {
 		return err
 	}
-	err = compiled.Validate(l.document.any())
-	if invalid, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
-		// Of a choice that nothing fits, every branch fails: what lies deepest is nearest to what was meant.
-		leaf := deepest(invalid)
-		n := l.document.at(leaf.InstanceLocation)
-		job := ""
-		if len(leaf.InstanceLocation) > 0 {
-			job = leaf.InstanceLocation[0]
-		}
-		text := leaf.ErrorKind.LocalizedString(message.NewPrinter(language.English))
-		l.add(n, job, "%s: %s", strings.Join(leaf.InstanceLocation[min(1, len(leaf.InstanceLocation)):], "."), text)
-		return nil
+	result, err := compiled.Validate(gojsonschema.NewGoLoader(l.document.any()))
+	if err != nil || result.Valid() {
+		return err
 	}
-	return err
+	place, text := deepest(result.Errors())
+	job := ""
+	if len(place) > 0 {
+		job = place[0]
+	}
+	l.add(l.document.at(place), job, "%s: %s", strings.Join(place[min(1, len(place)):], "."), text)
+	return nil
 }
 
-func compileSchema(path string) (*jsonschema.Schema, error) {
+// drafts are the versions of JSON Schema that are checked whole; of newer ones the library would pass over what it does not know.
+var drafts = []string{"http://json-schema.org/draft-04/schema", "http://json-schema.org/draft-06/schema", "http://json-schema.org/draft-07/schema"}
+
+func compileSchema(path string) (*gojsonschema.Schema, error) {
 	source, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fault.Inputf("--schema %s: %w", path, bare(err))
 	}
-	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(source))
+	var document struct {
+		Schema string `json:"$schema"`
+	}
+	if err := json.Unmarshal(source, &document); err != nil {
+		return nil, fault.Inputf("--schema %s: %w", path, err)
+	}
+	if d := strings.TrimSuffix(document.Schema, "#"); d != "" && !slices.Contains(drafts, d) {
+		return nil, fault.WithHint(fault.Inputf("--schema %s: it is written in %q", path, document.Schema), "GitLab's own is in draft 7; drafts 4, 6 and 7 are known")
+	}
+	compiled, err := gojsonschema.NewSchemaLoader().Compile(offline{gojsonschema.NewBytesLoader(source)})
 	if err != nil {
 		return nil, fault.Inputf("--schema %s: %w", path, err)
 	}
-	compiler := jsonschema.NewCompiler()
-	compiler.UseLoader(noLoader{})
-	if err := compiler.AddResource("schema.json", document); err != nil {
-		return nil, fault.Inputf("--schema %s: %w", path, err)
-	}
-	schema, err := compiler.Compile("schema.json")
-	if err != nil {
-		return nil, fault.Inputf("--schema %s: %w", path, err)
-	}
-	return schema, nil
+	return compiled, nil
 }
 
-// noLoader keeps the check offline.
-type noLoader struct{}
+// offline is a schema of which nothing that it refers to is loaded from elsewhere.
+type offline struct{ gojsonschema.JSONLoader }
 
-func (noLoader) Load(url string) (any, error) {
-	return nil, fmt.Errorf("it refers to %s, and nothing is loaded from elsewhere", url)
+// LoaderFactory implements gojsonschema.JSONLoader.
+func (offline) LoaderFactory() gojsonschema.JSONLoaderFactory { return refusing{} }
+
+type refusing struct{}
+
+// New implements gojsonschema.JSONLoaderFactory.
+func (refusing) New(source string) gojsonschema.JSONLoader { return refused(source) }
+
+// refused is a document that is not loaded.
+type refused string
+
+func (r refused) JsonSource() any { return string(r) }
+
+func (r refused) LoadJSON() (any, error) {
+	return nil, fmt.Errorf("it refers to %s, and nothing is loaded from elsewhere", string(r))
 }
 
-func deepest(e *jsonschema.ValidationError) *jsonschema.ValidationError {
-	best := e
-	for _, cause := range e.Causes {
-		if d := deepest(cause); len(best.Causes) > 0 && best == e || len(d.InstanceLocation) > len(best.InstanceLocation) {
-			best = d
+func (r refused) JsonReference() (gojsonreference.JsonReference, error) {
+	return gojsonreference.NewJsonReference(string(r))
+}
+
+func (refused) LoaderFactory() gojsonschema.JSONLoaderFactory { return refusing{} }
+
+// choices are errors that only say that no branch of a choice fits; those of the nearest branch stand beside them.
+var choices = []string{"number_one_of", "number_any_of", "number_all_of", "condition_then", "condition_else"}
+
+// deepest returns the place and the text of the error that is nearest to what was meant: it lies deepest.
+func deepest(errors []gojsonschema.ResultError) (place []string, text string) {
+	wasChoice := false
+	for _, e := range errors {
+		here := strings.Split(e.Context().String("\x00"), "\x00")[1:] // the first is the root
+		choice := slices.Contains(choices, e.Type())
+		if text == "" || len(here) > len(place) || len(here) == len(place) && !choice && wasChoice {
+			place, text, wasChoice = here, e.Description(), choice
 		}
 	}
-	return best
+	return place, text
 }
 
 // at follows keys and indices as far as they go.

@@ -10,8 +10,8 @@
   // Kinds of jobs that are not for everyone yet.
   // clouds: publish to the vendor's cloud beside the directory; turn it on with the targets' variables and logins set
   // (vmimages/matrix.jsonnet, jobs/publish/README.md). cloudTest: boot the image there before it becomes public; debcloud
-  // boot has no --on yet. notify: there is no such command yet.
-  steps: { clouds: false, cloudTest: false, notify: false, prune: true },
+  // boot has no --on yet. notify: the feed, and the listeners where DEBCLOUD_LISTENERS names them.
+  steps: { clouds: false, cloudTest: false, notify: true, prune: true },
 
   // Minutes after which GitLab ends a job of a kind. The script is ended 5 minutes earlier, because at a job's time-out
   // neither after_script nor the upload of artifacts would run.

@@ -33,7 +33,7 @@ func TestCI(t *testing.T) {
 			[]string{"CI_PIPELINE_SOURCE=schedule", "DEBCLOUD_SELECTION=--release trixie --vendor ec2 --vendor genericcloud --arch amd64"},
 			[]string{
 				"would let FAI install debian-trixie-", "would look into the file systems of debian-trixie-", "would boot and test debian-trixie-",
-				"would publish debian-13-", "stage private", "stage public", "would list the images",
+				"would publish debian-13-", "stage private", "stage public", "would list the images", "would tell 0 listeners what is new",
 			},
 			[]string{"would let FAI install debian-trixie-ec2-arm64", "### debcloud"},
 		},
@@ -52,7 +52,7 @@ func TestCI(t *testing.T) {
 		{
 			"a tag publishes the tested daily that it names as a release, and builds nothing",
 			[]string{"CI_PIPELINE_SOURCE=push", "CI_COMMIT_TAG=release/20260814-2204", "DEBCLOUD_SELECTION=--release trixie --vendor ec2 --arch amd64"},
-			[]string{"trixie/daily/20260814-2204", "as a release to directory:", "would list the images"},
+			[]string{"trixie/daily/20260814-2204", "as a release to directory:", "would list the images", "would tell 0 listeners what is new"},
 			[]string{"would let FAI", "### debcloud"},
 		},
 		{

@@ -33,6 +33,7 @@ var dryRuns = map[string]func(*cobra.Command, []string) error{
 	"publish": dryPublish,
 	"index":   dryIndex,
 	"prune":   dryPrune,
+	"notify":  dryNotify,
 }
 
 // dryAnyway are the commands that change nothing outside the files they are told to write, and those whose own flag

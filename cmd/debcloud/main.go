@@ -111,7 +111,7 @@ Exit codes: 0 done; 1 the work failed; 2 bad usage or bad input; 3 something out
 	root.PersistentFlags().TextVar(&level, "log-level", slog.LevelInfo, "log what is at least as grave: debug, info, warn, error")
 	root.PersistentFlags().StringVar(&format, "log-format", "text", "text or json")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fault.Inputf("%w", err) })
-	root.AddCommand(newPlanCommand(), newBuildCommand(), newBootCommand(), newCheckCommand(), newPipelineCommand(), newLintCommand(), newPublishCommand(), newIndexCommand(), newFinderCommand(), newRunCommand(), newSalsaCommand(), newPruneCommand(), newExecutorCommand(), newGuestCommand())
+	root.AddCommand(newPlanCommand(), newBuildCommand(), newBootCommand(), newCheckCommand(), newPipelineCommand(), newLintCommand(), newPublishCommand(), newIndexCommand(), newFinderCommand(), newRunCommand(), newSalsaCommand(), newPruneCommand(), newNotifyCommand(), newExecutorCommand(), newGuestCommand())
 	for _, c := range root.Commands() {
 		refuseAsInput(c)
 	}

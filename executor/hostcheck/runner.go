@@ -6,15 +6,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/BurntSushi/toml"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
-var runnerVersion = regexp.MustCompile(`(?m)^Version:[ \t]+(\S+)`)
+var runnerVersion = lazyregexp.New(`(?m)^Version:[ \t]+(\S+)`)
 
 func (c *check) runner() {
 	ctx, cancel := context.WithTimeout(c.ctx, 20*time.Second)

@@ -8,22 +8,23 @@ import (
 	"net/netip"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // maxRunPath leaves room for the names of sockets in it, which may have 108 bytes (unix(7)).
 const maxRunPath = 60
 
 var (
-	imageName  = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,99}$`)
-	objectName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
-	digest     = regexp.MustCompile(`^sha512:[0-9a-f]{128}$`)
+	imageName  = lazyregexp.New(`^[a-zA-Z0-9][a-zA-Z0-9._:/-]{0,99}$`)
+	objectName = lazyregexp.New(`^[a-zA-Z0-9][a-zA-Z0-9._-]{0,62}$`)
+	digest     = lazyregexp.New(`^sha512:[0-9a-f]{128}$`)
 )
 
 // checker collects what is wrong, with the line where the file says it.

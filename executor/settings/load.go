@@ -6,12 +6,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // maxFile bounds the file; today's example has 6 kB.
@@ -70,8 +70,8 @@ func decode(source []byte, s *Settings) (*yaml.Node, error) {
 }
 
 var (
-	unknownKey = regexp.MustCompile(`field (\S+) not found in type \S+`)
-	wrongKind  = regexp.MustCompile("cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)")
+	unknownKey = lazyregexp.New(`field (\S+) not found in type \S+`)
+	wrongKind  = lazyregexp.New("cannot unmarshal !!(\\w+)(?: `(.*)`)? into (\\S+)")
 )
 
 // plain says what the YAML library found in words of the file, not of the program.

@@ -14,7 +14,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // Image is a VM image of a pool under one of its names.
@@ -51,8 +51,8 @@ const (
 )
 
 var (
-	nameForm   = regexp.MustCompile(`^[a-z0-9]([a-z0-9.+/_-]{0,98}[a-z0-9])?$`)
-	digestForm = regexp.MustCompile(`^sha512:[0-9a-f]{128}$`)
+	nameForm   = lazyregexp.New(`^[a-z0-9]([a-z0-9.+/_-]{0,98}[a-z0-9])?$`)
+	digestForm = lazyregexp.New(`^sha512:[0-9a-f]{128}$`)
 )
 
 func demandName(name string) error {

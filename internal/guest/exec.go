@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // Command is a program to run in a guest.
@@ -66,7 +66,7 @@ func (s *SSH) Exec(ctx context.Context, c Command) error {
 	return nil
 }
 
-var variableForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=`)
+var variableForm = lazyregexp.New(`^[A-Za-z_][A-Za-z0-9_]*=`)
 
 // line is the command line that a shell turns into c.
 func (c Command) line() (string, error) {

@@ -4,10 +4,11 @@ import (
 	"bytes"
 	"fmt"
 	"net"
-	"regexp"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // HostKeys are the SSH host keys that a guest has printed on its console.
@@ -19,7 +20,7 @@ const (
 )
 
 // keyLine finds a key in a line that may begin with a log prefix, such as the kernel's time or "cloud-init[345]: ".
-var keyLine = regexp.MustCompile(`(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*`)
+var keyLine = lazyregexp.New(`(?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+ [A-Za-z0-9+/]+=*`)
 
 // ConsoleHostKeys returns the keys in cloud-init's last complete block "-----BEGIN SSH HOST KEY KEYS-----" of a
 // console's output (its module keys_to_console); nil if there is none yet.

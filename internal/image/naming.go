@@ -2,12 +2,12 @@ package image
 
 import (
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // Version is the version of an official image, YYYYMMDD-N.
@@ -16,7 +16,7 @@ type Version struct {
 	Number int    // the pipeline's number; tells apart the versions of one day
 }
 
-var versionForm = regexp.MustCompile(`^([0-9]{8})-(0|[1-9][0-9]{0,8})$`)
+var versionForm = lazyregexp.New(`^([0-9]{8})-(0|[1-9][0-9]{0,8})$`)
 
 // ParseVersion reads YYYYMMDD-N and refuses days that do not exist.
 func ParseVersion(text string) (Version, error) {
@@ -42,7 +42,7 @@ func (v Version) Time() time.Time {
 	return t
 }
 
-var buildIDForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9.+-]*$`)
+var buildIDForm = lazyregexp.New(`^[A-Za-z0-9][A-Za-z0-9.+-]*$`)
 
 // DemandBuildID refuses a build ID that cannot be part of a file's name. CI makes it of a branch's name, which anyone chooses.
 func DemandBuildID(text string) error {

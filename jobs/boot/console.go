@@ -2,50 +2,50 @@ package boot
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // alarm is a pattern that a healthy console never shows.
 type alarm struct {
 	id      string
-	pattern *regexp.Regexp
+	pattern *lazyregexp.Regexp
 	load    bool // an overloaded host under emulation shows it too, with no fault of the image
 }
 
 // alarms are tried on every line. Their order is the order in which causes come before consequences.
 var alarms = []alarm{
-	{"no-boot-device", regexp.MustCompile(`No bootable (device|option)|Boot failed: not a bootable disk|Booting from Hard Disk\.\.\.\s*Boot failed`), false},
-	{"secure-boot-denied", regexp.MustCompile(`Security Violation|Verification failed: \(0x1A\)|bad shim signature`), false},
-	{"grub-prompt", regexp.MustCompile(`^grub( rescue)?> ?`), false},
-	{"grub-error", regexp.MustCompile(`^error: (no such (device|partition)|symbol .* not found|unknown filesystem|file .* not found|out of range pointer|prohibited by secure boot policy)`), false},
-	{"kernel-panic", regexp.MustCompile(`Kernel panic - not syncing`), false},
-	{"kernel-oops", regexp.MustCompile(`\bOops: |kernel BUG at |\bBUG: (kernel NULL pointer|unable to handle|KASAN|Bad page)|general protection fault|[Uu]nable to handle kernel `), false},
-	{"kernel-warning", regexp.MustCompile(`\bWARNING: CPU: \d+ PID: \d+ at `), false},
-	{"kernel-stall", regexp.MustCompile(`BUG: soft lockup|rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stall|blocked for more than \d+ seconds`), true},
-	{"no-root", regexp.MustCompile(`Gave up waiting for root|ALERT!.*does not exist|^\(initramfs\)|Cannot open root device|VFS: Unable to mount root`), false},
-	{"disk-error", regexp.MustCompile(`EXT4-fs error|I/O error, dev |Remounting filesystem read-only|UNEXPECTED INCONSISTENCY`), false},
-	{"emergency-shell", regexp.MustCompile(`You are in (emergency|rescue) mode|Give root password for maintenance|Cannot open access to console|Press Enter for maintenance`), false},
-	{"segfault", regexp.MustCompile(`\bsegfault at [0-9a-f]+|\btraps: \S+ (trap|general protection)`), false},
-	{"out-of-memory", regexp.MustCompile(`invoked oom-killer|Out of memory: Killed process`), false},
-	{"ordering-cycle", regexp.MustCompile(`[Ff]ound ordering cycle|deleted to break ordering cycle|Breaking ordering cycle`), false},
-	{"failed-unit", regexp.MustCompile(`\[FAILED\]|\[DEPEND\]`), false},
-	{"frozen", regexp.MustCompile(`systemd\[1\]: Freezing execution`), false},
-	{"cloud-init", regexp.MustCompile(`Traceback \(most recent call last\)|\[CRITICAL\]: `), false},
+	{"no-boot-device", lazyregexp.New(`No bootable (device|option)|Boot failed: not a bootable disk|Booting from Hard Disk\.\.\.\s*Boot failed`), false},
+	{"secure-boot-denied", lazyregexp.New(`Security Violation|Verification failed: \(0x1A\)|bad shim signature`), false},
+	{"grub-prompt", lazyregexp.New(`^grub( rescue)?> ?`), false},
+	{"grub-error", lazyregexp.New(`^error: (no such (device|partition)|symbol .* not found|unknown filesystem|file .* not found|out of range pointer|prohibited by secure boot policy)`), false},
+	{"kernel-panic", lazyregexp.New(`Kernel panic - not syncing`), false},
+	{"kernel-oops", lazyregexp.New(`\bOops: |kernel BUG at |\bBUG: (kernel NULL pointer|unable to handle|KASAN|Bad page)|general protection fault|[Uu]nable to handle kernel `), false},
+	{"kernel-warning", lazyregexp.New(`\bWARNING: CPU: \d+ PID: \d+ at `), false},
+	{"kernel-stall", lazyregexp.New(`BUG: soft lockup|rcu: INFO: rcu_\w+ (self-)?detected (expedited )?stall|blocked for more than \d+ seconds`), true},
+	{"no-root", lazyregexp.New(`Gave up waiting for root|ALERT!.*does not exist|^\(initramfs\)|Cannot open root device|VFS: Unable to mount root`), false},
+	{"disk-error", lazyregexp.New(`EXT4-fs error|I/O error, dev |Remounting filesystem read-only|UNEXPECTED INCONSISTENCY`), false},
+	{"emergency-shell", lazyregexp.New(`You are in (emergency|rescue) mode|Give root password for maintenance|Cannot open access to console|Press Enter for maintenance`), false},
+	{"segfault", lazyregexp.New(`\bsegfault at [0-9a-f]+|\btraps: \S+ (trap|general protection)`), false},
+	{"out-of-memory", lazyregexp.New(`invoked oom-killer|Out of memory: Killed process`), false},
+	{"ordering-cycle", lazyregexp.New(`[Ff]ound ordering cycle|deleted to break ordering cycle|Breaking ordering cycle`), false},
+	{"failed-unit", lazyregexp.New(`\[FAILED\]|\[DEPEND\]`), false},
+	{"frozen", lazyregexp.New(`systemd\[1\]: Freezing execution`), false},
+	{"cloud-init", lazyregexp.New(`Traceback \(most recent call last\)|\[CRITICAL\]: `), false},
 	{"wizard", wizard, false},
 }
 
 // wizard matches what systemd-firstboot and debconf ask on a console where nobody answers. nocloud images stalled in it.
-var wizard = regexp.MustCompile(`Press any key to proceed|Please enter (the )?(new )?(system )?(locale|keymap|timezone|hostname|root password|root shell|user name)|Welcome to your new installation of`)
+var wizard = lazyregexp.New(`Press any key to proceed|Please enter (the )?(new )?(system )?(locale|keymap|timezone|hostname|root password|root shell|user name)|Welcome to your new installation of`)
 
 // timedOut matches what systemd says when a device did not come within its 90 seconds of the guest's time, which is the host's: an
 // emulated guest misses them with devices that are there.
-var timedOut = regexp.MustCompile(`Timed out waiting for device`)
+var timedOut = lazyregexp.New(`Timed out waiting for device`)
 
 // starved is said of a guest that was given up after it, because another try on a quieter machine may pass.
 const starved = "the emulated guest waited in vain for a device, as it does where the host gives it too little of its processors: try again when the host is less busy"
@@ -54,14 +54,14 @@ const starved = "the emulated guest waited in vain for a device, as it does wher
 // to look again: after it the alarm counts.
 type allowance struct {
 	alarm   string
-	pattern *regexp.Regexp // of the whole line
-	reason  string         // with the bug's number
+	pattern *lazyregexp.Regexp // of the whole line
+	reason  string             // with the bug's number
 	until   time.Time
 }
 
 // allowances are the known complaints of images that are good all the same.
 var allowances = []allowance{
-	{"grub-error", regexp.MustCompile(`^error: prohibited by secure boot policy`),
+	{"grub-error", lazyregexp.New(`^error: prohibited by secure boot policy`),
 		"grub-common's 25_bli loads the module bli, which Debian's signed GRUB does not have built in; GRUB goes on without",
 		time.Date(2027, 12, 1, 0, 0, 0, 0, time.UTC)},
 }
@@ -118,9 +118,9 @@ func excuse(id, line string, allowed []allowance, now time.Time) string {
 }
 
 var (
-	fingerprints = regexp.MustCompile(`SHA256:[A-Za-z0-9+/]{43}`)
-	hostKeyLines = regexp.MustCompile(`(?m)^(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+`)
-	loginPrompt  = regexp.MustCompile(`(?m)^(\S+) login: `) // messages can follow on the same line
+	fingerprints = lazyregexp.New(`SHA256:[A-Za-z0-9+/]{43}`)
+	hostKeyLines = lazyregexp.New(`(?m)^(?:ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp\d+) [A-Za-z0-9+/=]+`)
+	loginPrompt  = lazyregexp.New(`(?m)^(\S+) login: `) // messages can follow on the same line
 )
 
 // printedFingerprints returns the fingerprints of the host keys that cloud-init printed: as fingerprints when it made the

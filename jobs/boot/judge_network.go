@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/usernet"
 )
 
@@ -63,7 +63,7 @@ func judgeDNS(o *observation) verdict {
 }
 
 // kernelName matches what the kernel calls an interface before udev gives it a predictable name (systemd.net-naming-scheme(7)).
-var kernelName = regexp.MustCompile(`^(eth|wlan|usb)\d+$`)
+var kernelName = lazyregexp.New(`^(eth|wlan|usb)\d+$`)
 
 func judgeInterfaceName(o *observation) verdict {
 	l, err := ethernet(o.out("addresses"))
@@ -159,7 +159,7 @@ func configured(output, daemon string) string {
 }
 
 // releaseURI is how "apt-get --print-uris update" names the release file of a suite.
-var releaseURI = regexp.MustCompile(`^'([^']+?)/dists/([^']+)/InRelease'`)
+var releaseURI = lazyregexp.New(`^'([^']+?)/dists/([^']+)/InRelease'`)
 
 // parseSources reads the probe "sources": the suites, and the URLs of the mirrors, also where they stand in a list of mirrors.
 func parseSources(output string) (suites, mirrors []string) {
@@ -230,7 +230,7 @@ func judgeApt(o *observation) verdict {
 }
 
 // optionalKey matches a source in one line (sources.list(5)), with its options and suite.
-var optionalKey = regexp.MustCompile(`^deb\s+\[([^]]*)\]\s+\S+\s+(\S+)`)
+var optionalKey = lazyregexp.New(`^deb\s+\[([^]]*)\]\s+\S+\s+(\S+)`)
 
 // signedSuites reads the probe "source_files", both formats of sources.list(5): the suites that name their key.
 func signedSuites(output string) map[string]bool {

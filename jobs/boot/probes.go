@@ -4,10 +4,11 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 //go:embed probes.sh
@@ -20,7 +21,7 @@ type probe struct {
 	took time.Duration
 }
 
-var probeMark = regexp.MustCompile(`^@@([0-9a-f]+) (begin|end) ([a-z0-9_]+)(?: (\d+) (-?\d+))?$`)
+var probeMark = lazyregexp.New(`^@@([0-9a-f]+) (begin|end) ([a-z0-9_]+)(?: (\d+) (-?\d+))?$`)
 
 // parseProbes reads the output of probes.sh. A probe whose end is missing, because the guest died or was too slow, is
 // left out: the checks that read it count as not reached.
@@ -141,7 +142,7 @@ type socket struct {
 
 func (s socket) String() string { return s.proto + " " + s.address + ":" + s.port + " " + s.process }
 
-var socketProcess = regexp.MustCompile(`users:\(\("([^"]+)"`)
+var socketProcess = lazyregexp.New(`users:\(\("([^"]+)"`)
 
 func parseSockets(output string) []socket {
 	var found []socket

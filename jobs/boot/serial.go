@@ -13,14 +13,15 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // What a serial console can show that matters to somebody who wants to log in.
 var (
-	atLogin    = regexp.MustCompile(`(?m)^\S+ login: `) // messages can follow on the same line
-	atPassword = regexp.MustCompile(`(?m)^Password: `)
-	atRefusal  = regexp.MustCompile(`(?m)^Login incorrect`)
-	atPrompt   = regexp.MustCompile(`(?m)^[^\n]*root@[^\n]*# $`)
+	atLogin    = lazyregexp.New(`(?m)^\S+ login: `) // messages can follow on the same line
+	atPassword = lazyregexp.New(`(?m)^Password: `)
+	atRefusal  = lazyregexp.New(`(?m)^Login incorrect`)
+	atPrompt   = lazyregexp.New(`(?m)^[^\n]*root@[^\n]*# $`)
 )
 
 // exerciseSerial brings an image without cloud-init through the test, on its serial console alone: a root login
@@ -82,7 +83,7 @@ func (m *machine) interrogateSerial(ctx context.Context, run shell) error {
 
 // loginSerial waits for the login prompt and logs in as root. A question before it, or a password, is a failure.
 func loginSerial(ctx context.Context, console *guest.Console) error {
-	which, text, err := console.Expect(ctx, wizard, atLogin)
+	which, text, err := console.Expect(ctx, wizard.Compiled(), atLogin.Compiled())
 	if err != nil {
 		return fmt.Errorf("no login on the serial console: %w", err)
 	}
@@ -92,7 +93,7 @@ func loginSerial(ctx context.Context, console *guest.Console) error {
 	if err := console.Send(ctx, "root\n"); err != nil {
 		return err
 	}
-	which, text, err = console.Expect(ctx, wizard, atPassword, atRefusal, atPrompt)
+	which, text, err = console.Expect(ctx, wizard.Compiled(), atPassword.Compiled(), atRefusal.Compiled(), atPrompt.Compiled())
 	if err != nil {
 		return fmt.Errorf("no shell after root logged in on the serial console: %w", err)
 	}
@@ -155,7 +156,7 @@ func packed(text string) string {
 	return lines.String()
 }
 
-var base64Line = regexp.MustCompile(`^[A-Za-z0-9+/]+=*$`)
+var base64Line = lazyregexp.New(`^[A-Za-z0-9+/]+=*$`)
 
 // unpacked finds what the guest packed between the two marks. Lines of other programs between them are passed over.
 func unpacked(text, nonce string) (string, error) {

@@ -1,18 +1,18 @@
 package boot
 
 import (
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
 
 var (
-	analyzed   = regexp.MustCompile(`([0-9hmins. ]+?) \((firmware|loader|kernel|initrd|userspace)\)`)
-	timePart   = regexp.MustCompile(`([0-9.]+)(h|min|ms|us|s)`)
-	initStarts = regexp.MustCompile(`\[ *(\d+\.\d+)\] Run /init as init process`)
+	analyzed   = lazyregexp.New(`([0-9hmins. ]+?) \((firmware|loader|kernel|initrd|userspace)\)`)
+	timePart   = lazyregexp.New(`([0-9.]+)(h|min|ms|us|s)`)
+	initStarts = lazyregexp.New(`\[ *(\d+\.\d+)\] Run /init as init process`)
 )
 
 // parseSpan reads a time as systemd prints it, "1min 2.345s". The result is in seconds.
@@ -89,7 +89,7 @@ func (m marks) after(t time.Time) float64 {
 	return t.Sub(m.on).Seconds()
 }
 
-var kernelLine = regexp.MustCompile(`(?m)^\[ *(\d+\.\d{6})\] `)
+var kernelLine = lazyregexp.New(`(?m)^\[ *(\d+\.\d{6})\] `)
 
 // observe takes down what console, read at now, shows for the first time.
 func (m *marks) observe(console string, now time.Time) {

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/build/disk"
 )
@@ -68,7 +68,7 @@ func readContent(tree string) (*content, error) {
 	return c, nil
 }
 
-var digits = regexp.MustCompile(`[0-9]+|[^0-9]+`)
+var digits = lazyregexp.New(`[0-9]+|[^0-9]+`)
 
 // compareNatural orders file names with numbers in them by these numbers, as GRUB does when it chooses the kernel.
 func compareNatural(a, b string) int {

@@ -3,10 +3,10 @@ package build
 import (
 	"fmt"
 	"os"
-	"regexp"
 	"strings"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // explain reads FAI's log and says what went wrong, if anything did: FAI's exit status tells that a task failed, but not
@@ -37,41 +37,41 @@ func joinHints(hints ...string) string {
 
 // causes are in the order of which explains most: a full disk makes scripts fail, an unreachable mirror makes packages be missing.
 var causes = []struct {
-	pattern *regexp.Regexp
+	pattern *lazyregexp.Regexp
 	explain func(log string, match []string) error
 }{
-	{regexp.MustCompile(`(?m)^.*No space left on device.*$`), func(_ string, m []string) error {
+	{lazyregexp.New(`(?m)^.*No space left on device.*$`), func(_ string, m []string) error {
 		return fault.WithHint(fault.Outsidef("no space is left for the tree: %s", strings.TrimSpace(m[0])), "free memory or disk space")
 	}},
-	{regexp.MustCompile(`(?m)^(?:W|E|Err:.*): (?:Failed to fetch|Cannot initiate the connection to|Could not resolve) (\S+)\s+(.*)$`), func(_ string, m []string) error {
+	{lazyregexp.New(`(?m)^(?:W|E|Err:.*): (?:Failed to fetch|Cannot initiate the connection to|Could not resolve) (\S+)\s+(.*)$`), func(_ string, m []string) error {
 		return unreachable(m[1], m[2])
 	}},
-	{regexp.MustCompile(`(?m)^E: The repository '(\S+) [^']*' (?:does not have a Release file|is not signed|no longer has a Release file)`), func(_ string, m []string) error {
+	{lazyregexp.New(`(?m)^E: The repository '(\S+) [^']*' (?:does not have a Release file|is not signed|no longer has a Release file)`), func(_ string, m []string) error {
 		return unreachable(m[1], "it is no Debian mirror, or lacks the release")
 	}},
-	{regexp.MustCompile(`(?m)^E: (?:Failed getting release file|Invalid Release file, no entry for) (\S+)`), func(_ string, m []string) error {
+	{lazyregexp.New(`(?m)^E: (?:Failed getting release file|Invalid Release file, no entry for) (\S+)`), func(_ string, m []string) error {
 		return unreachable(m[1], "")
 	}},
-	{regexp.MustCompile(`(?ms)^Calling debootstrap [^\n]* (\S+) *$.*^E: (Error executing gpgv[^\n]*|Invalid Release signature[^\n]*)$`), func(_ string, m []string) error {
+	{lazyregexp.New(`(?ms)^Calling debootstrap [^\n]* (\S+) *$.*^E: (Error executing gpgv[^\n]*|Invalid Release signature[^\n]*)$`), func(_ string, m []string) error {
 		return unreachable(m[1], m[2])
 	}},
-	{regexp.MustCompile(`(?m)^E: (?:Couldn't download packages|Couldn't find these debs): (.*)$`), func(_ string, m []string) error {
+	{lazyregexp.New(`(?m)^E: (?:Couldn't download packages|Couldn't find these debs): (.*)$`), func(_ string, m []string) error {
 		return missingPackage(strings.Fields(m[1])...)
 	}},
-	{regexp.MustCompile(`(?m)^E: Unable to locate package (\S+)$`), func(_ string, m []string) error { return missingPackage(m[1]) }},
-	{regexp.MustCompile(`(?m)^E: Package '(\S+)' has no installation candidate$`), func(_ string, m []string) error { return missingPackage(m[1]) }},
-	{regexp.MustCompile(`(?m)^E: Couldn't find any package by (?:glob|regex) '(\S+)'$`), func(_ string, m []string) error { return missingPackage(m[1]) }},
-	{regexp.MustCompile(`(?m)^dpkg: error processing (?:package|archive) (\S+).*:\n(.*)$`), func(log string, m []string) error {
+	{lazyregexp.New(`(?m)^E: Unable to locate package (\S+)$`), func(_ string, m []string) error { return missingPackage(m[1]) }},
+	{lazyregexp.New(`(?m)^E: Package '(\S+)' has no installation candidate$`), func(_ string, m []string) error { return missingPackage(m[1]) }},
+	{lazyregexp.New(`(?m)^E: Couldn't find any package by (?:glob|regex) '(\S+)'$`), func(_ string, m []string) error { return missingPackage(m[1]) }},
+	{lazyregexp.New(`(?m)^dpkg: error processing (?:package|archive) (\S+).*:\n(.*)$`), func(log string, m []string) error {
 		return fmt.Errorf("package %q cannot be installed: %s: %s", m[1], strings.TrimSpace(m[2]), before(log, m[0], 3))
 	}},
-	{regexp.MustCompile(`(?m)^(\S+)\s+FAILED with exit code (\d+)\.$`), func(log string, m []string) error {
+	{lazyregexp.New(`(?m)^(\S+)\s+FAILED with exit code (\d+)\.$`), func(log string, m []string) error {
 		return fmt.Errorf("script %q of the config space failed with exit code %s: %s", m[1], m[2], scriptSaid(log, m[1]))
 	}},
-	{regexp.MustCompile(`(?m)^(?:The following packages have unmet dependencies:)\n((?: .*\n)+)`), func(_ string, m []string) error {
+	{lazyregexp.New(`(?m)^(?:The following packages have unmet dependencies:)\n((?: .*\n)+)`), func(_ string, m []string) error {
 		return fmt.Errorf("packages contradict each other: %s", oneLine(m[1]))
 	}},
-	{regexp.MustCompile(`(?m)^E: (.*)$`), func(_ string, m []string) error { return fmt.Errorf("packages cannot be installed: %s", m[1]) }},
-	{regexp.MustCompile(`(?m)^Exit code task_(\w+): (\d+)$`), func(log string, m []string) error {
+	{lazyregexp.New(`(?m)^E: (.*)$`), func(_ string, m []string) error { return fmt.Errorf("packages cannot be installed: %s", m[1]) }},
+	{lazyregexp.New(`(?m)^Exit code task_(\w+): (\d+)$`), func(log string, m []string) error {
 		return fmt.Errorf("FAI's task %q failed with code %s: %s", m[1], m[2], before(log, m[0], 3))
 	}},
 }

@@ -17,6 +17,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // debsums compares each file with the digest that its package brought, as debsums(1) does: configuration files are
@@ -215,8 +217,8 @@ func readExcludes(s *subject) (func(name string) bool, error) {
 }
 
 var (
-	dpkgConfig = regexp.MustCompile(`^(dpkg\.cfg|[A-Za-z0-9_-]+)$`) // as dpkg(1) reads its configuration directory
-	pathOption = regexp.MustCompile(`(?m)^\s*path-(exclude|include)(?:\s*=\s*|\s+)(\S+)`)
+	dpkgConfig = lazyregexp.New(`^(dpkg\.cfg|[A-Za-z0-9_-]+)$`) // as dpkg(1) reads its configuration directory
+	pathOption = lazyregexp.New(`(?m)^\s*path-(exclude|include)(?:\s*=\s*|\s+)(\S+)`)
 )
 
 // glob translates a pattern of dpkg's, in which "*" and "?" match a slash too.

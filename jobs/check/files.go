@@ -5,9 +5,10 @@ import (
 	"errors"
 	"io/fs"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // runtimeDirectories are filled while a machine runs; what lies there in an image hides below a mount, or leaks.
@@ -76,7 +77,7 @@ func noStrays(ctx context.Context, s *subject, f *findings) error {
 	return nil
 }
 
-var assignment = regexp.MustCompile(`^([A-Z_]+)=(?:"([^"]*)"|(\S*))$`)
+var assignment = lazyregexp.New(`^([A-Z_]+)=(?:"([^"]*)"|(\S*))$`)
 
 // assignments parses a file of shell assignments, as os-release(5) has them.
 func assignments(text string) map[string]string {

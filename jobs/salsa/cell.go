@@ -6,12 +6,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
 
@@ -25,7 +25,7 @@ type Cell struct {
 // String returns "trixie genericcloud amd64".
 func (c Cell) String() string { return c.Release + " " + c.Vendor + " " + c.Arch }
 
-var word = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]{0,62}$`)
+var word = lazyregexp.New(`^[a-z0-9][a-z0-9.+-]{0,62}$`)
 
 // CheckWords refuses a cell whose words cannot be those of a release, a vendor and an architecture.
 func (c Cell) CheckWords() error {

@@ -7,13 +7,13 @@ import (
 	"iter"
 	"log/slog"
 	"os"
-	"regexp"
 	"slices"
 	"strings"
 
 	gitlab "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // LatestOptions say which artifacts are wanted.
@@ -85,7 +85,7 @@ func (e *unfitError) Error() string { return e.why }
 // success makes the cell tested.
 var jobKinds = map[string]bool{"build": false, "check": false, "boot": true, "test": true}
 
-var nameWords = regexp.MustCompile(`[a-z0-9][a-z0-9.+_-]*`)
+var nameWords = lazyregexp.New(`[a-z0-9][a-z0-9.+_-]*`)
 
 // kindOf returns what a job does for the cell, "" if it is another's: its name has, in any order, the cell's three words and one of jobKinds.
 func kindOf(job string, c Cell) string {

@@ -2,10 +2,10 @@ package salsa
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
 
@@ -130,7 +130,7 @@ func (f Findings) table() section {
 	return s
 }
 
-var checkNumber = regexp.MustCompile(`^(?:([a-z]{1,12})/)?([0-9]{1,4})(?:-|$)`)
+var checkNumber = lazyregexp.New(`^(?:([a-z]{1,12})/)?([0-9]{1,4})(?:-|$)`)
 
 // label is a column's head: the number in the catalogue and the firmware, else the whole ID.
 func label(id string) string {
@@ -200,7 +200,7 @@ func (f Findings) bootTimes() section {
 	return s
 }
 
-var notInBranch = regexp.MustCompile(`[^A-Za-z0-9._/-]`)
+var notInBranch = lazyregexp.New(`[^A-Za-z0-9._/-]`)
 
 // against is our text but for the branch's name, which may hold anything that git allows.
 func (f Findings) against() string {

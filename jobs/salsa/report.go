@@ -6,7 +6,6 @@ import (
 	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	gitlab "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // marker begins every note of ours. It is an HTML comment, which GitLab does not show, and holds the pipeline that the note is on.
@@ -22,7 +22,7 @@ func marker(pipeline int64) string {
 	return fmt.Sprintf("<!-- debcloud:report pipeline=%d -->", pipeline)
 }
 
-var markerForm = regexp.MustCompile(`\A<!-- debcloud:report pipeline=([0-9]{1,18}) -->`)
+var markerForm = lazyregexp.New(`\A<!-- debcloud:report pipeline=([0-9]{1,18}) -->`)
 
 // Posted says what became of a note: "created", "updated", "unchanged", or "outdated" where a later pipeline's note is already there.
 type Posted string

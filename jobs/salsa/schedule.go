@@ -3,7 +3,6 @@ package salsa
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	gitlab "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // Schedule is a pipeline schedule that the project shall have.
@@ -31,10 +31,10 @@ const (
 )
 
 var (
-	scheduleName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
-	variableKey  = regexp.MustCompile(`^[A-Za-z0-9_]+$`) // lib/api/ci/pipeline_schedules.rb
-	timezone     = regexp.MustCompile(`^[A-Za-z0-9_+\-/(). &]+$`)
-	mark         = regexp.MustCompile(`\(debcloud:([a-z0-9][a-z0-9-]{0,62})\)$`)
+	scheduleName = lazyregexp.New(`^[a-z0-9][a-z0-9-]{0,62}$`)
+	variableKey  = lazyregexp.New(`^[A-Za-z0-9_]+$`) // lib/api/ci/pipeline_schedules.rb
+	timezone     = lazyregexp.New(`^[A-Za-z0-9_+\-/(). &]+$`)
+	mark         = lazyregexp.New(`\(debcloud:([a-z0-9][a-z0-9-]{0,62})\)$`)
 )
 
 // title is the description in GitLab. The mark in it says that the schedule is ours: unlike a variable it is there from
@@ -108,7 +108,7 @@ var cronFields = []struct {
 	low, high int
 }{{"minute", 0, 59}, {"hour", 0, 23}, {"day of month", 1, 31}, {"month", 1, 12}, {"day of week", 0, 7}}
 
-var cronItem = regexp.MustCompile(`^(?:\*|([0-9]{1,2}|[A-Za-z]{3})(?:-([0-9]{1,2}|[A-Za-z]{3}))?)(?:/([0-9]{1,2}))?$`)
+var cronItem = lazyregexp.New(`^(?:\*|([0-9]{1,2}|[A-Za-z]{3})(?:-([0-9]{1,2}|[A-Za-z]{3}))?)(?:/([0-9]{1,2}))?$`)
 
 func checkCron(line string) error {
 	fields := strings.Fields(line)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"time"
@@ -17,11 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 var (
-	hostnameForm  = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
-	machineIDForm = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	hostnameForm  = lazyregexp.New(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+	machineIDForm = lazyregexp.New(`^[0-9a-f]{32}$`)
 )
 
 // setIdentity does what an Identity in JSON says. All of it is checked before any is done.

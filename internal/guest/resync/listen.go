@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // Port is the guest's side. A Read that returns io.EOF says that nobody is connected at the moment; any other error is
@@ -56,7 +58,7 @@ func (l *Listener) announce() {
 }
 
 // marker is what begins a connection.
-var marker = regexp.MustCompile(regexp.QuoteMeta(hello) + "([0-9a-f]{" + strconv.Itoa(nonceLen) + "})" + end)
+var marker = lazyregexp.New(regexp.QuoteMeta(hello) + "([0-9a-f]{" + strconv.Itoa(nonceLen) + "})" + end)
 
 // pump reads for as long as the port lives.
 func (l *Listener) pump() {

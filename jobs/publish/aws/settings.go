@@ -1,11 +1,11 @@
 package aws
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 )
 
@@ -59,20 +59,20 @@ func settingsOf(t target.Target) (settings, error) {
 type partition struct {
 	home   string // region that always exists
 	suffix string // of its services' names
-	region *regexp.Regexp
+	region *lazyregexp.Regexp
 }
 
 // partitions are those that the public can have accounts in. Source: the AWS general reference, "Regions and endpoints".
 var partitions = map[string]partition{
-	"aws":        {"us-east-1", "amazonaws.com", regexp.MustCompile(`^(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-\d+$`)},
-	"aws-cn":     {"cn-north-1", "amazonaws.com.cn", regexp.MustCompile(`^cn-[a-z]+-\d+$`)},
-	"aws-us-gov": {"us-gov-west-1", "amazonaws.com", regexp.MustCompile(`^us-gov-[a-z]+-\d+$`)},
+	"aws":        {"us-east-1", "amazonaws.com", lazyregexp.New(`^(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-\d+$`)},
+	"aws-cn":     {"cn-north-1", "amazonaws.com.cn", lazyregexp.New(`^cn-[a-z]+-\d+$`)},
+	"aws-us-gov": {"us-gov-west-1", "amazonaws.com", lazyregexp.New(`^us-gov-[a-z]+-\d+$`)},
 }
 
 var (
-	accountForm = regexp.MustCompile(`^\d{12}$`)
-	roleForm    = regexp.MustCompile(`^arn:(aws|aws-cn|aws-us-gov):iam::\d{12}:role/[\w+=,.@/-]+$`)
-	prefixForm  = regexp.MustCompile(`^(/[A-Za-z0-9_.-]+){1,10}$`)
+	accountForm = lazyregexp.New(`^\d{12}$`)
+	roleForm    = lazyregexp.New(`^arn:(aws|aws-cn|aws-us-gov):iam::\d{12}:role/[\w+=,.@/-]+$`)
+	prefixForm  = lazyregexp.New(`^(/[A-Za-z0-9_.-]+){1,10}$`)
 )
 
 // complete fills in defaults and refuses what cannot be.

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"regexp"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // Step does one step of e, or returns the result of an earlier try that ended, without calling do.
@@ -79,7 +79,7 @@ func (e *Entry) write(query string, args ...any) error {
 	return nil
 }
 
-var queryForm = regexp.MustCompile(`([a-z][a-z0-9+.-]*://[^\s"'?]*)\?[^\s"']*`)
+var queryForm = lazyregexp.New(`([a-z][a-z0-9+.-]*://[^\s"'?]*)\?[^\s"']*`)
 
 // WithoutQueries takes the queries out of all URLs in a text: clouds put signatures there.
 func WithoutQueries(text string) string { return queryForm.ReplaceAllString(text, "$1?…") }

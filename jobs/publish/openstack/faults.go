@@ -6,7 +6,6 @@ import (
 	"errors"
 	"html"
 	"net/http"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -14,6 +13,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // retry is gophercloud's RetryFunc: nil means that the request is made again. Bodies that cannot be read twice are not.
@@ -129,7 +129,7 @@ func clockSkew(err error) time.Duration {
 	return time.Until(date)
 }
 
-var tags = regexp.MustCompile(`<[^>]*>`)
+var tags = lazyregexp.New(`<[^>]*>`)
 
 // said returns what a cloud said in an error, as one line without markup and secrets.
 func (s *session) said(err error) string {
