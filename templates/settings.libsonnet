@@ -33,6 +33,7 @@
     aws: { target: 'aws', credentials: { AWS_ID_TOKEN: { aud: '$DEBCLOUD_AWS_AUDIENCE' } } },
     azure: { target: 'azure', serial: true, credentials: { AZURE_ID_TOKEN: { aud: '$DEBCLOUD_AZURE_AUDIENCE' } } },
     google: { target: 'google', credentials: { GOOGLE_ID_TOKEN: { aud: '$DEBCLOUD_GOOGLE_AUDIENCE' } } },
+    alibaba: { target: 'alibaba', credentials: { ALIBABA_ID_TOKEN: { aud: '$DEBCLOUD_ALIBABA_AUDIENCE' } } },
   },
   // The provider of each vendor whose images are uploaded to a cloud, where steps.clouds says so; every image is published to
   // the directory.

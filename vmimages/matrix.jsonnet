@@ -45,6 +45,21 @@ local aws(name, partition, variables) = {
   vendors: ['ec2'],
   settings: { role: '$' + variables + '_ROLE?', parameterPrefix: '$' + variables + '_PARAMETER_PREFIX?' },
 };
+// A partition of Alibaba Cloud: accounts in mainland China and elsewhere are not the same, and nothing is copied between them.
+local alibaba(name, partition, variables) = {
+  name: name,
+  provider: 'alibaba',
+  partition: partition,
+  account: '$' + variables + '_ACCOUNT',
+  regions: ['$' + variables + '_REGIONS'],
+  vendors: ['genericcloud'],
+  settings: {
+    bucket: '$' + variables + '_BUCKET',
+    role: '$' + variables + '_ROLE?',
+    identityProvider: '$' + variables + '_IDENTITY_PROVIDER?',
+    profile: '$' + variables + '_PROFILE?',
+  },
+};
 
 {
   apiVersion: 'cloud.debian.org/v1alpha1',
@@ -182,6 +197,8 @@ local aws(name, partition, variables) = {
         licenses: '$DEBCLOUD_GOOGLE_LICENSES?',
       },
     },
+    alibaba('alibaba', 'international', 'DEBCLOUD_ALIBABA'),
+    alibaba('alibaba-china', 'china', 'DEBCLOUD_ALIBABA_CHINA'),
   ],
 
   // How long images are kept at every target. Beyond the newest "keep" of a release, vendor, arch and type an image is

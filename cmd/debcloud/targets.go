@@ -14,6 +14,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/alibaba"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/aws"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/azure"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/directory"
@@ -24,7 +25,8 @@ import (
 
 // publishers make the Publisher of a target, by provider. No network is used before the Publisher is.
 var publishers = map[string]func(target.Target, *journal.Journal) (publish.Publisher, error){
-	"aws": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return aws.New(t, j, nil) },
+	"alibaba": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return alibaba.New(t, j, nil) },
+	"aws":     func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return aws.New(t, j, nil) },
 	"directory": func(t target.Target, _ *journal.Journal) (publish.Publisher, error) {
 		path, err := t.Demand([]string{"place"})
 		if err != nil {

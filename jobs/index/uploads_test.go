@@ -139,6 +139,7 @@ func TestWaysToStart(t *testing.T) {
 		{"aws.amazon.com", "cn-north-1", "ami-1", "https://cn-north-1.console.amazonaws.cn/", "--region cn-north-1", `ami = "ami-1"`},
 		{"aws.amazon.com", "us-gov-west-1", "ami-1", "https://console.amazonaws-us-gov.com/", "--region us-gov-west-1", `ami = "ami-1"`},
 		{"cloud.google.com", "", "projects/p/global/images/i", "https://console.cloud.google.com/compute/imagesDetail/projects/p/global/images/i", "gcloud compute instances create NAME --image=i --image-project=p", `image = "projects/p/global/images/i"`},
+		{"alibabacloud.com", "eu-central-1", "m-1", "", "aliyun ecs RunInstances --RegionId eu-central-1 --ImageId m-1 --InstanceType TYPE", `image_id = "m-1"`},
 		{"openstack.org", "", "0b1c", "", "openstack server create --image 0b1c", `image_id = "0b1c"`},
 		{"aws.amazon.com", "eu-west-1", `x"; rm -rf $HOME`, "", "", ""},
 		{"aws.amazon.com", "eu west", "ami-1", "", "", ""},

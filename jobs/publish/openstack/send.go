@@ -31,7 +31,6 @@ type source struct {
 	once   sync.Once
 	failed error
 	file   *os.File
-	data   []raw.Extent // that are not all zeros
 	stream *qcow2.Stream
 }
 
@@ -43,44 +42,13 @@ func (s *source) open(ctx context.Context) error {
 		}
 		extents, size, err := raw.Map(s.file)
 		if err == nil && s.format == "qcow2" {
-			s.data, err = nonZero(ctx, s.file, extents)
-		}
-		if err == nil && s.format == "qcow2" {
-			s.stream, err = qcow2.NewStream(s.file, size, s.data)
+			if extents, err = qcow2.NonZero(ctx, s.file, extents); err == nil {
+				s.stream, err = qcow2.NewStream(s.file, size, extents)
+			}
 		}
 		s.failed = err
 	})
 	return s.failed
-}
-
-// nonZero returns the clusters of extents that hold something else than zeros.
-func nonZero(ctx context.Context, f io.ReaderAt, extents []raw.Extent) ([]raw.Extent, error) {
-	var data []raw.Extent
-	buf := make([]byte, 16*raw.Cluster)
-	for _, e := range extents {
-		for at := e.Offset; at < e.Offset+e.Length; {
-			if ctx.Err() != nil {
-				return nil, context.Cause(ctx)
-			}
-			p := buf[:min(int64(len(buf)), e.Offset+e.Length-at)]
-			if n, err := f.ReadAt(p, at); n < len(p) {
-				return nil, err
-			}
-			_ = raw.Clusters(at, p, func(offset int64, cluster []byte) error {
-				last := len(data) - 1
-				switch {
-				case raw.Zero(cluster):
-				case last >= 0 && data[last].Offset+data[last].Length == offset:
-					data[last].Length += int64(len(cluster))
-				default:
-					data = append(data, raw.Extent{Offset: offset, Length: int64(len(cluster))})
-				}
-				return nil
-			})
-			at += int64(len(p))
-		}
-	}
-	return data, nil
 }
 
 // size of what is sent, in bytes.
@@ -233,60 +201,29 @@ func cmpError(err, otherwise error) error {
 	return otherwise
 }
 
-// pipeSink writes an image to a stream: a qcow2 one, of which the source knows the tables, or the raw bytes.
-type pipeSink struct {
-	w     io.Writer
-	end   io.Closer
-	head  []byte // not written yet
-	data  []raw.Extent
-	whole bool // raw: holes are zeros that are sent
-}
-
-func newPipeSink(s *source, w io.Writer, end io.Closer) *pipeSink {
+// newPipeSink writes an image to a stream: as a qcow2 one, of which the source knows the tables, or the raw bytes.
+func newPipeSink(s *source, w io.Writer, end io.Closer) raw.Sink {
 	if s.stream == nil {
-		return &pipeSink{w: w, end: end, whole: true}
+		return &rawSink{w, end}
 	}
-	return &pipeSink{w: w, end: end, head: s.stream.Head(), data: s.data}
+	return s.stream.Sink(w, end)
 }
 
-// Data writes those clusters of p that the tables name.
-func (s *pipeSink) Data(offset int64, p []byte) error {
-	if s.whole {
-		_, err := s.w.Write(p)
-		return err
-	}
-	if err := s.begin(); err != nil {
-		return err
-	}
-	return raw.Clusters(offset, p, func(offset int64, cluster []byte) error {
-		for len(s.data) > 0 && s.data[0].Offset+s.data[0].Length <= offset {
-			s.data = s.data[1:]
-		}
-		if len(s.data) == 0 || offset < s.data[0].Offset {
-			return nil
-		}
-		if _, err := s.w.Write(cluster); err != nil {
-			return err
-		}
-		_, err := s.w.Write(zeros[len(cluster):])
-		return err
-	})
+// rawSink writes all of an image: holes are zeros that are sent.
+type rawSink struct {
+	w   io.Writer
+	end io.Closer
 }
 
-func (s *pipeSink) begin() error {
-	head := s.head
-	s.head = nil
-	if len(head) == 0 {
-		return nil
-	}
-	_, err := s.w.Write(head)
+func (s *rawSink) Data(_ int64, p []byte) error {
+	_, err := s.w.Write(p)
 	return err
 }
 
 var zeros [raw.Cluster]byte
 
-func (s *pipeSink) Hole(_, length int64) error {
-	for ; s.whole && length > 0; length -= raw.Cluster {
+func (s *rawSink) Hole(_, length int64) error {
+	for ; length > 0; length -= raw.Cluster {
 		if _, err := s.w.Write(zeros[:min(raw.Cluster, length)]); err != nil {
 			return err
 		}
@@ -294,9 +231,4 @@ func (s *pipeSink) Hole(_, length int64) error {
 	return nil
 }
 
-func (s *pipeSink) Close() error {
-	if err := s.begin(); err != nil {
-		return err
-	}
-	return s.end.Close()
-}
+func (s *rawSink) Close() error { return s.end.Close() }
