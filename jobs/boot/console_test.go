@@ -1,10 +1,11 @@
 package boot
 
 import (
-	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // healthy is a real console, shortened: SeaBIOS, GRUB's menu, the kernel, systemd, cloud-init, getty.
@@ -24,7 +25,7 @@ const healthy = "\x1bc\x1b[?7l\x1b[2J\x1b[0mSeaBIOS (version 1.16.2-debian-1.16.
 
 func TestScan(t *testing.T) {
 	soon := time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
-	allowed := []allowance{{"segfault", regexp.MustCompile(`^\S+ *\S+ exim4\[`), "Debian bug 999999", soon}}
+	allowed := []allowance{{"segfault", lazyregexp.New(`^\S+ *\S+ exim4\[`), "Debian bug 999999", soon}}
 	for _, row := range []struct {
 		summary string
 		console string
