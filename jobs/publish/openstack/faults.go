@@ -107,7 +107,7 @@ func (s *session) explainLogin(ctx context.Context, place string, err error) err
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
 		refused := fault.Inputf("Keystone of %s refuses the credentials: %s", place, s.said(err))
 		if skew := clockSkew(err); skew.Abs() > 5*time.Minute {
-			return fault.WithHint(refused, "the clocks differ by %s: set this machine's, then try again", skew.Abs().Round(time.Second))
+			return fault.WithHint(refused, "the clocks differ by %s: set this machine's, then try again", skew.Abs().Round(time.Minute))
 		}
 		return fault.WithHint(refused, "the application credential may have expired or been deleted, or belongs to another cloud: make a new one")
 	case http.StatusBadRequest:
