@@ -74,7 +74,7 @@ func explainLogin(err *azidentity.AuthenticationFailedError, text string) error 
 	}
 	refused := fault.Inputf("Azure refuses the credentials: %s", text)
 	if date, bad := http.ParseTime(err.RawResponse.Header.Get("Date")); bad == nil && time.Until(date).Abs() > 5*time.Minute {
-		return fault.WithHint(refused, "the clocks differ by %s: set this machine's, then try again", time.Until(date).Abs().Round(time.Second))
+		return fault.WithHint(refused, "the clocks differ by %s: set this machine's, then try again", time.Until(date).Abs().Round(time.Minute))
 	}
 	return fault.WithHint(refused, "an id token lives no longer than its job; a secret or certificate may have expired; the federated credential has to name this project and branch")
 }
