@@ -8,6 +8,8 @@ GO = packaging/go
 export GOFLAGS = -trimpath
 # libvirt is opened when it is needed, so the binary also runs where there is none.
 TAGS = libvirt_dlopen
+# Tests and lint see the clouds' SDKs too.
+TEST_TAGS = $(TAGS),clouds
 CELL = trixie genericcloud amd64
 CACHE = $(CURDIR)/.cache
 CI_MODULES = $(CACHE)/ci/node_modules
@@ -29,8 +31,11 @@ help: ## list the targets
 run: packages debcloud ## build, check, boot, publish and index one cell (CELL="trixie genericcloud amd64")
 	./debcloud run $(CELL) --dir public
 
-.PHONY: debcloud
+.PHONY: debcloud debcloud-clouds
 debcloud: ## build the program
+debcloud-clouds: ## build it once more, with the clouds' SDKs: debcloud publish and prune start it for a target in a cloud
+debcloud-clouds: TAGS := $(TEST_TAGS)
+debcloud debcloud-clouds:
 	$(GO) build -tags $(TAGS) -ldflags "-X main.commit=$$(git describe --always --dirty --abbrev=40 2>/dev/null)" -o $@ ./cmd/debcloud
 
 .PHONY: packages test-packages
@@ -56,7 +61,7 @@ endef
 
 .PHONY: test
 test: test-packages debcloud lint test-image $(CI_MODULES)/.package-lock.json $(OPENSTACK)/etc/debian_version $(AZURITE)/.package-lock.json ## every test
-	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_AZURITE=$(AZURITE) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TAGS) -timeout 40m ./...
+	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_AZURITE=$(AZURITE) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TEST_TAGS) -timeout 40m ./...
 
 # gitlab-ci-local and the Node that it needs, to run .gitlab-ci.yml here.
 $(CI_MODULES)/.package-lock.json: packaging/ci/package.json packaging/ci/package-lock.json packaging/ci/.npmrc | test-packages
@@ -81,9 +86,9 @@ $(OPENSTACK)/etc/debian_version: packaging/openstack-chroot | test-packages
 lint: test-packages ## formatting, vet, staticcheck, shellcheck
 	@unformatted=$$("$$($(GO) env GOROOT)/bin/gofmt" -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "not gofmt-ed: $$unformatted" >&2; exit 1; fi
-	$(GO) vet -tags $(TAGS) ./...
+	$(GO) vet -tags $(TEST_TAGS) ./...
 	CGO_ENABLED=0 $(GO) vet ./...
-	$(GO) tool staticcheck -tags $(TAGS) ./...
+	$(GO) tool staticcheck -tags $(TEST_TAGS) ./...
 	git ls-files -z | xargs -0 grep -lzP '\A#! ?/(usr/)?bin/(env )?(ba)?sh\b' | xargs shellcheck
 
 # The main job, on a real cell. Its image is the one that the Go tests share.
@@ -95,11 +100,11 @@ test-image: test-packages debcloud
 
 .PHONY: test-long
 test-long: test-packages debcloud test-image $(OPENSTACK)/etc/debian_version ## what takes longer: every cell that can be built here
-	DEBCLOUD_TEST_LONG=1 DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 4h -v -run Long ./...
+	DEBCLOUD_TEST_LONG=1 DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TEST_TAGS) -timeout 4h -v -run Long ./...
 
 .PHONY: bench
 bench: test-packages debcloud test-image ## speed and memory, side by side with what they are held against
-	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
+	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TEST_TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
 
 # The tree that is built has the modules in vendor/: the build itself does not need the network.
 DEB_PACKAGES = $(GO_PACKAGES) debhelper dpkg-dev fakeroot lintian
@@ -119,7 +124,7 @@ deb: deb-packages ## the Debian package, in .cache/deb
 
 .PHONY: clean
 clean: ## remove what the other targets made
-	rm -rf debcloud public work $(CACHE)
+	rm -rf debcloud debcloud-clouds public work $(CACHE)
 
 .PHONY: debcloud-static
 debcloud-static: ## build the program without cgo, for the tools disk of job VMs

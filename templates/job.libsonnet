@@ -62,8 +62,11 @@ function(settings, context) {
   cloud(vendor): std.get(settings.clouds, vendor, vendor),
   provider(name): std.get(settings.providers, name, { target: name }),
 
-  // What a job that talks to a provider has more: its login.
+  // What a job that talks to a provider has more: its SDK and its login.
   login(name):
     local provider = $.provider(name);
-    { [if std.objectHas(provider, 'credentials') then 'id_tokens']: provider.credentials },
+    {
+      [if name != 'directory' then 'before_script']: settings.prepare + settings.prepareCloud,
+      [if std.objectHas(provider, 'credentials') then 'id_tokens']: provider.credentials,
+    },
 }

@@ -42,8 +42,9 @@
   // Where the public tree is seen; the host is a variable of the project.
   publicURL: 'https://$DEBCLOUD_PUBLIC_HOST/',
 
-  // Every job takes its tools from the project itself.
+  // Every job takes its tools from the project itself, and one that talks to a cloud needs that cloud's SDK too.
   prepare: ['make debcloud'],
+  prepareCloud: ['make debcloud-clouds'],
 
   // The order in which GitLab's page shows the jobs. No job waits for a stage: each says what it needs.
   stages: ['images', 'build', 'check', 'boot', 'publish', 'cloud test', 'promote', 'after'],

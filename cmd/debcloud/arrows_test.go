@@ -31,7 +31,7 @@ func TestArrows(t *testing.T) {
 
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
-	list := exec.Command("go", "list", "-tags", "libvirt_dlopen", "-json=ImportPath,Imports,TestImports,XTestImports", module+"...")
+	list := exec.Command("go", "list", "-tags", "libvirt_dlopen,clouds", "-json=ImportPath,Imports,TestImports,XTestImports", module+"...")
 	out, err := list.Output()
 	if err != nil {
 		t.Fatalf("%s: %v", list, err)

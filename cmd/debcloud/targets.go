@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,19 +13,15 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
-	"salsa.debian.org/cloud-team/debcloud/jobs/publish/alibaba"
-	"salsa.debian.org/cloud-team/debcloud/jobs/publish/aws"
-	"salsa.debian.org/cloud-team/debcloud/jobs/publish/azure"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/directory"
-	"salsa.debian.org/cloud-team/debcloud/jobs/publish/google"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
-	"salsa.debian.org/cloud-team/debcloud/jobs/publish/openstack"
 )
 
-// publishers make the Publisher of a target, by provider. No network is used before the Publisher is.
-var publishers = map[string]func(target.Target, *journal.Journal) (publish.Publisher, error){
-	"alibaba": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return alibaba.New(t, j, nil) },
-	"aws":     func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return aws.New(t, j, nil) },
+// constructor makes the Publisher of a target. It does not use the network.
+type constructor func(target.Target, *journal.Journal) (publish.Publisher, error)
+
+// publishers has the constructors of this program, by provider; clouds.go adds those of the clouds.
+var publishers = map[string]constructor{
 	"directory": func(t target.Target, _ *journal.Journal) (publish.Publisher, error) {
 		path, err := t.Demand([]string{"place"})
 		if err != nil {
@@ -34,10 +29,10 @@ var publishers = map[string]func(target.Target, *journal.Journal) (publish.Publi
 		}
 		return directory.New(path[0]), nil
 	},
-	"azure":     func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return azure.New(t, j, nil) },
-	"openstack": func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return openstack.New(t, j, nil) },
-	"google":    func(t target.Target, j *journal.Journal) (publish.Publisher, error) { return google.New(t, j, nil) },
 }
+
+// providers are all that there are, whether this program has their constructors or debcloud-clouds does.
+var providers = []string{"alibaba", "aws", "azure", "directory", "google", "openstack"}
 
 // targetFlags name a target, and the journal of what is done there.
 type targetFlags struct {
@@ -74,7 +69,7 @@ func defaultJournal() string {
 
 // target reads --to: PROVIDER:PLACE, or the name of a target of the matrix, with the environment's values in it.
 func (f *targetFlags) target(ctx context.Context) (target.Target, error) {
-	if provider, place, ok := strings.Cut(f.to, ":"); ok && publishers[provider] != nil && place != "" {
+	if provider, place, ok := strings.Cut(f.to, ":"); ok && slices.Contains(providers, provider) && place != "" {
 		return target.Target{Name: f.to, Provider: provider, Settings: map[string]string{"place": place}}, nil
 	}
 	config, err := generator.Load(ctx, f.config)
@@ -97,9 +92,12 @@ func (f *targetFlags) target(ctx context.Context) (target.Target, error) {
 
 // open returns the target's Publisher. Close closes its journal.
 func (f *targetFlags) open(ctx context.Context, t target.Target) (p publish.Publisher, closeJournal func(), err error) {
+	if !slices.Contains(providers, t.Provider) {
+		return nil, nil, fault.Inputf("target %q is at provider %q, which is none of %s", t.Name, t.Provider, strings.Join(providers, ", "))
+	}
 	construct := publishers[t.Provider]
 	if construct == nil {
-		return nil, nil, fault.Inputf("target %q is at provider %q, which is none of %s", t.Name, t.Provider, strings.Join(slices.Sorted(maps.Keys(publishers)), ", "))
+		return nil, nil, becomeClouds()
 	}
 	if t.Provider == "directory" { // asks the file system
 		p, err := construct(t, nil)
