@@ -258,10 +258,10 @@ func TestResumesUpload(t *testing.T) {
 		j, img := newJournal(t), publishtest.Image(t, publishtest.Options{Size: 16 << 20})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		stop := errors.New("killed")
-		puts := 0
+		var puts atomic.Int64
 		a.Before(func(call string) *alibabatest.Failure {
 			if strings.HasPrefix(call, "oss:PutObject PUT") {
-				if puts++; puts == 3 {
+				if puts.Add(1) == 3 {
 					cancel(stop)
 				}
 			}
@@ -273,11 +273,11 @@ func TestResumesUpload(t *testing.T) {
 		if lost {
 			j = newJournal(t)
 		}
-		before := puts
+		before := puts.Load()
 		if _, err := a.open(t, j, nil).Publish(t.Context(), img, publish.Private); err != nil {
 			t.Fatal(err)
 		}
-		if again, begun := puts-before, count(a, "oss:PutObject POST"); again >= all || begun != 2 { // one upload begun, and completed
+		if again, begun := int(puts.Load()-before), count(a, "oss:PutObject POST"); again >= all || begun != 2 { // one upload begun, and completed
 			t.Errorf("journal lost %v: of %d parts %d were sent by the second run, and uploads were begun or completed %d times", lost, all, again, begun)
 		}
 	}
