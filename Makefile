@@ -104,7 +104,7 @@ test-long: test-packages debcloud test-image $(OPENSTACK)/etc/debian_version ## 
 
 .PHONY: bench
 bench: test-packages debcloud test-image ## speed and memory, side by side with what they are held against
-	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TEST_TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
+	DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -tags $(TAGS) -timeout 2h -p 1 -run '^$$' -bench . ./...
 
 # The tree that is built has the modules in vendor/: the build itself does not need the network.
 DEB_PACKAGES = $(GO_PACKAGES) debhelper dpkg-dev fakeroot lintian
