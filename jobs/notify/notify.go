@@ -30,6 +30,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // indexName is the index's file in a tree, as debcloud index writes it.
@@ -120,7 +121,7 @@ func (o *Options) fill(dir string) {
 		o.Now = time.Now
 	}
 	if o.pause == nil {
-		o.pause = pause
+		o.pause = pause.For
 	}
 }
 

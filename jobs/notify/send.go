@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // Patience with a listener.
@@ -131,7 +131,7 @@ func (s *sender) patiently(ctx context.Context, l letter, body []byte) *failure 
 		if f == nil || f.final {
 			return f
 		}
-		wait := max(backoff(attempt), f.wait)
+		wait := max(pause.Backoff(attempt, time.Second, time.Minute), f.wait)
 		if ctx.Err() != nil {
 			f.stopped = true
 			return f
@@ -204,23 +204,6 @@ func signatures(keys [][]byte, id string, at time.Time, body []byte) string {
 		all = append(all, "v1,"+base64.StdEncoding.EncodeToString(mac.Sum(nil)))
 	}
 	return strings.Join(all, " ")
-}
-
-// backoff doubles from a second to a minute; half of it is chance.
-func backoff(attempt int) time.Duration {
-	d := min(time.Second<<min(attempt-1, 6), time.Minute)
-	return d/2 + rand.N(d/2)
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }
 
 // withoutURL takes the URL out of an error of package http, and host and address out of one of package net.

@@ -17,6 +17,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 	"salsa.debian.org/cloud-team/debcloud/internal/progress"
 )
 
@@ -223,7 +224,7 @@ func (c *Client) download(ctx context.Context, s source, f *os.File, max int64) 
 		if ctx.Err() != nil || !isUnclear(err) || attempt >= c.patience.attempts {
 			return c.explain(ctx, err, "download the artifacts of job %d", s.Job)
 		}
-		if err := c.patience.sleep(ctx, backoff(attempt)); err != nil {
+		if err := c.patience.sleep(ctx, pause.Backoff(attempt, firstWait, longestWait)); err != nil {
 			return err
 		}
 		if err := restart(f); err != nil {

@@ -7,11 +7,12 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // patience repeats requests that GitLab did not take or could not answer, and bounds every answer in time and size.
@@ -32,7 +33,7 @@ type patience struct {
 func newPatience(next http.RoundTripper) *patience {
 	return &patience{
 		next: next, attempts: 6, longest: 2 * time.Minute, answer: 2 * time.Minute, silence: time.Minute,
-		limit: 32 << 20, sleep: sleep,
+		limit: 32 << 20, sleep: pause.For,
 	}
 }
 
@@ -166,13 +167,13 @@ func (p *patience) verdict(req *http.Request, resp *http.Response, err error, at
 		return 0, false
 	}
 	if err != nil {
-		return backoff(attempt), mayRepeat(req) || neverSent(err)
+		return pause.Backoff(attempt, firstWait, longestWait), mayRepeat(req) || neverSent(err)
 	}
 	busy := resp.StatusCode >= 500 && resp.StatusCode != http.StatusNotImplemented || resp.StatusCode == http.StatusRequestTimeout
 	if resp.StatusCode != http.StatusTooManyRequests && !(busy && mayRepeat(req)) {
 		return 0, false
 	}
-	wait := backoff(attempt)
+	wait := pause.Backoff(attempt, firstWait, longestWait)
 	if asked, ok := askedWait(resp, time.Now()); ok {
 		wait = max(wait, asked)
 	}
@@ -194,11 +195,11 @@ func neverSent(err error) bool {
 	return ok && op.Op == "dial"
 }
 
-// backoff doubles from half a second to half a minute; half of it is chance, so that the jobs of one pipeline do not come back together.
-func backoff(attempt int) time.Duration {
-	d := min(500*time.Millisecond<<min(attempt-1, 6), 30*time.Second)
-	return d/2 + rand.N(d/2)
-}
+// The waits between two tries of a request.
+const (
+	firstWait   = 500 * time.Millisecond
+	longestWait = 30 * time.Second
+)
 
 // askedWait reads Retry-After (RFC 9110, 10.2.3) and GitLab's RateLimit-Reset, seconds since 1970 (docs.gitlab.com, "Rate limits").
 // The server's clock counts where it tells the time.
@@ -218,17 +219,6 @@ func askedWait(resp *http.Response, now time.Time) (time.Duration, bool) {
 		return time.Unix(n, 0).Sub(now), true
 	}
 	return 0, false
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-t.C:
-		return nil
-	}
 }
 
 // noLimit takes the place of client-go's own rate limiter, which would stretch a short run over minutes:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 func lintOK(lintRequest) map[string]any { return map[string]any{"valid": true} }
@@ -128,7 +129,7 @@ func TestCancelWhileWaiting(t *testing.T) {
 	d := newDouble(t)
 	d.inject("POST", 99, says(429, "Retry-After", "100"))
 	c := d.client()
-	c.patience.sleep = sleep
+	c.patience.sleep = pause.For
 	why := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	time.AfterFunc(100*time.Millisecond, func() { cancel(why) })
@@ -178,8 +179,8 @@ func TestAskedWait(t *testing.T) {
 
 func TestBackoffIsBounded(t *testing.T) {
 	for attempt := 1; attempt < 40; attempt++ {
-		if d := backoff(attempt); d < 250*time.Millisecond || d > 30*time.Second {
-			t.Fatalf("backoff(%d) = %s", attempt, d)
+		if d := pause.Backoff(attempt, firstWait, longestWait); d < 250*time.Millisecond || d > 30*time.Second {
+			t.Fatalf("Backoff(%d) = %s", attempt, d)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	gitlab "gitlab.com/gitlab-org/api/client-go/v2"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // explain turns err of a request that was to do what ("create the note") into an error of a kind. The text that GitLab sent is
@@ -99,7 +100,7 @@ func (c *Client) createOnce(ctx context.Context, create func() error, there func
 		if attempt >= c.patience.attempts {
 			return err
 		}
-		if err := c.patience.sleep(ctx, backoff(attempt+1)); err != nil {
+		if err := c.patience.sleep(ctx, pause.Backoff(attempt+1, firstWait, longestWait)); err != nil {
 			return err
 		}
 		found, lookErr := there()

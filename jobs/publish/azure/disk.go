@@ -13,6 +13,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/pageblob"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
 )
 
@@ -178,7 +179,7 @@ func (s *session) persist(ctx context.Context, doing string, do func() error) er
 		case status(err) != http.StatusConflict || n == s.patience.retries:
 			return s.explain(ctx, doing, err)
 		}
-		if err := sleep(ctx, s.patience.pause<<min(n, 4)); err != nil {
+		if err := pause.For(ctx, s.patience.pause<<min(n, 4)); err != nil {
 			return err
 		}
 	}

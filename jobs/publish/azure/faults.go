@@ -108,17 +108,6 @@ func messageOf(e *azcore.ResponseError) string {
 	return message
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // wait ends a long operation.
 func wait[T any](ctx context.Context, s *session, poller *runtime.Poller[T], err error) (T, error) {
 	if err != nil {

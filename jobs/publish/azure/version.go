@@ -11,6 +11,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // version brings the image to the gallery and to all regions, from wherever it is, and returns what the gallery says of it. Regions that
@@ -81,7 +82,7 @@ func (w *work) arrived(ctx context.Context) (*armcompute.GalleryImageVersion, er
 		default:
 			return nil, fault.Inputf("version %s of %s is %q, which is not expected", w.number, w.definition, state)
 		}
-		if err := sleep(ctx, w.patience.pause); err != nil {
+		if err := pause.For(ctx, w.patience.pause); err != nil {
 			return nil, err
 		}
 	}

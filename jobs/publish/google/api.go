@@ -11,9 +11,9 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // The JSON APIs of Compute Engine, Cloud Storage and Resource Manager, as far as publishing needs them
@@ -126,18 +126,9 @@ func (p *Publisher) send(ctx context.Context, r request) (*answer, error) {
 			}
 			return nil, fault.Outsidef("Google does not answer: %w", withoutURL(err))
 		}
-		if err := p.wait(ctx, p.pause<<min(try, 6)); err != nil {
+		if err := pause.For(ctx, p.pause<<min(try, 6)); err != nil {
 			return nil, err
 		}
-	}
-}
-
-func (p *Publisher) wait(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // markLabel is on everything that debcloud made.
@@ -93,7 +94,7 @@ func (p *Publisher) do(ctx context.Context, doing, method, address string, query
 		return p.explain(doing, err)
 	}
 	for op.Status != "DONE" {
-		if err := p.wait(ctx, p.pause/10); err != nil {
+		if err := pause.For(ctx, p.pause/10); err != nil {
 			return err
 		}
 		// Google holds this request back until the operation ends, two minutes at most.
@@ -165,7 +166,7 @@ func (p *Publisher) setPublic(ctx context.Context, name string, public bool) (ch
 		if !isStatus(err, http.StatusConflict, http.StatusPreconditionFailed) { // someone else changed it meanwhile
 			return true, p.explain("make image "+name+" public", err)
 		}
-		if err := p.wait(ctx, p.pause); err != nil {
+		if err := pause.For(ctx, p.pause); err != nil {
 			return true, err
 		}
 	}

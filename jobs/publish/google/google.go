@@ -18,6 +18,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
@@ -246,7 +247,7 @@ func (w *work) insert(ctx context.Context, there *computeImage) error {
 		if there.Status == "READY" {
 			return want.demand(there)
 		}
-		if err := w.wait(ctx, w.pause); err != nil {
+		if err := pause.For(ctx, w.pause); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
 	"salsa.debian.org/cloud-team/debcloud/internal/sparsetar"
 )
@@ -199,7 +200,7 @@ func (u *resumable) put(last bool) error {
 			body, content = nil, "bytes */"+total
 		}
 		if try > 0 {
-			if err := u.wait(u.ctx, u.pause<<min(try, 6)); err != nil {
+			if err := pause.For(u.ctx, u.pause<<min(try, 6)); err != nil {
 				return err
 			}
 		}

@@ -14,6 +14,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 // retry is gophercloud's RetryFunc: nil means that the request is made again. Bodies that cannot be read twice are not.
@@ -31,18 +32,7 @@ func (s *session) retry(ctx context.Context, _, _ string, o *gophercloud.Request
 			wait = max(wait, min(time.Duration(seconds)*time.Second, time.Minute))
 		}
 	}
-	return sleep(ctx, wait)
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return pause.For(ctx, wait)
 }
 
 // status returns the HTTP status in err, 0 where no answer came.

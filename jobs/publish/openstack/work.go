@@ -15,6 +15,7 @@ import (
 	"github.com/gophercloud/gophercloud/v2/pagination"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
@@ -140,7 +141,7 @@ func (w *work) arrive(ctx context.Context, found *images.Image, again bool) (mad
 	mine := again
 	for n := range w.patience.retries + 1 {
 		if last != nil {
-			if err := sleep(ctx, w.patience.pause<<min(n, 4)); err != nil {
+			if err := pause.For(ctx, w.patience.pause<<min(n, 4)); err != nil {
 				return made{}, err
 			}
 		}
@@ -267,7 +268,7 @@ func (w *work) settle(ctx context.Context, id string, mine bool) (*images.Image,
 		default:
 			return nil, fault.WithHint(fault.Inputf("image %s is %s, which is not expected", id, now.Status), "an operator of the cloud did that: ask them, or delete the image and try again")
 		}
-		if err := sleep(ctx, wait); err != nil {
+		if err := pause.For(ctx, wait); err != nil {
 			return nil, err
 		}
 	}
