@@ -6,6 +6,7 @@ package fault
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind says who has to act on an error.
@@ -58,4 +59,25 @@ func HintOf(err error) string {
 		}
 	}
 	return ""
+}
+
+// reworded is an error told in other words.
+type reworded struct {
+	text string
+	err  error
+}
+
+func (r *reworded) Error() string { return r.text }
+func (r *reworded) Unwrap() error { return r.err }
+
+// Reword tells err in these words. What it was stays in its chain: an SDK's own text has request numbers and addresses in it.
+func Reword(err error, text string) error { return &reworded{text, err} }
+
+// Cause is the first line of the innermost error's text.
+func Cause(err error) string {
+	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
+		err = next
+	}
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
 }

@@ -10,30 +10,25 @@ package alibaba
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/aliyun/alibabacloud-oss-go-sdk-v2/oss"
-	"golang.org/x/sync/errgroup"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
-	"salsa.debian.org/cloud-team/debcloud/internal/progress"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 const (
 	provider = "alibaba"
-	atOnce   = 40 // regions worked on at once; Alibaba has fewer
 )
 
 // Publisher publishes to one account of one partition, and retires what it published. It implements publish.Publisher, publish.Identifier and
@@ -123,41 +118,43 @@ func (a *Publisher) Publish(ctx context.Context, img *publish.Image, stage publi
 
 // run goes through all regions. A region that fails does not keep the others from their end.
 func (p *publication) run(ctx context.Context, stage publish.Stage) (*publish.Publication, error) {
-	regions, missing, err := p.regions(ctx)
+	usable, missing, err := p.regions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	of := len(regions) + len(missing)
+	of := len(usable) + len(missing)
 	home, err := p.home(ctx)
 	if err != nil {
 		return nil, err
 	}
-	there := &places{at: map[string]string{p.settings.Home: home.ImageID}}
-	maps.Copy(missing, p.everywhere(ctx, "copy", regions, func(ctx context.Context, region string) error {
+	var there regions.Places[string]
+	there.Put(p.settings.Home, home.ImageID)
+	maps.Copy(missing, p.patience.Everywhere(ctx, "copy "+p.name, usable, func(ctx context.Context, region string) error {
 		if region == p.settings.Home {
 			return nil
 		}
 		id, err := p.copy(ctx, home, region)
 		if err == nil {
-			there.put(region, id)
+			there.Put(region, id)
 		}
 		return err
 	}))
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	if err := p.sweep(ctx, len(there.at) == len(regions)); err != nil {
+	have := there.All()
+	if err := p.sweep(ctx, len(have) == len(usable)); err != nil {
 		return nil, err
 	}
 	if stage == publish.Public {
-		maps.Copy(missing, p.everywhere(ctx, "make public", slices.Sorted(maps.Keys(there.at)), func(ctx context.Context, region string) error {
-			return p.makePublic(ctx, region, there.at[region])
+		maps.Copy(missing, p.patience.Everywhere(ctx, "make public "+p.name, slices.Sorted(maps.Keys(have)), func(ctx context.Context, region string) error {
+			return p.makePublic(ctx, region, have[region])
 		}))
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return p.result(there.at, missing), report(missing, of)
+	return p.result(have, missing), regions.Failure(missing, of)
 }
 
 // regions finds the regions to publish in. missing says of each that the target names and that is not there why. The home region must be there.
@@ -190,81 +187,6 @@ func (a *Publisher) regions(ctx context.Context) (usable []string, missing map[s
 	return usable, missing, nil
 }
 
-// places holds the identifier of each region's image.
-type places struct {
-	mu sync.Mutex
-	at map[string]string
-}
-
-func (p *places) put(region, id string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.at[region] = id
-}
-
-// everywhere does one thing in all regions side by side and returns the regions that failed, after as many tries as patience has.
-func (p *publication) everywhere(ctx context.Context, doing string, regions []string, do func(context.Context, string) error) map[string]error {
-	task := progress.Start(ctx, doing+" "+p.name, int64(len(regions)), false)
-	defer task.Abort()
-	var mu sync.Mutex
-	missing := map[string]error{}
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for _, region := range regions {
-		group.Go(func() error {
-			err := p.retry(ctx, task, region, do)
-			task.Add(1)
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				missing[region] = err
-			}
-			return nil
-		})
-	}
-	_ = group.Wait()
-	if len(missing) == 0 {
-		task.Done()
-	}
-	return missing
-}
-
-// retry tries a region again where that may help.
-func (p *publication) retry(ctx context.Context, task *progress.Task, region string, do func(context.Context, string) error) error {
-	for try := 1; ; try++ {
-		err := do(ctx, region)
-		if err == nil || ctx.Err() != nil || fault.KindOf(err) != fault.Outside || try == p.patience.tries {
-			return err
-		}
-		task.Say("%s failed and is tried again: %v", region, err)
-		if err := p.patience.pause(ctx, try); err != nil {
-			return err
-		}
-	}
-}
-
-// report makes one error of those of the regions, nil where there is none.
-func report(missing map[string]error, of int) error {
-	if len(missing) == 0 {
-		return nil
-	}
-	var list []error
-	var texts []string
-	kind, hint := fault.Outside, ""
-	for _, region := range slices.Sorted(maps.Keys(missing)) {
-		err := missing[region]
-		list, texts = append(list, err), append(texts, region+": "+err.Error())
-		if fault.KindOf(err) != fault.Outside {
-			kind = fault.KindOf(err) // a retry alone will not do
-		}
-		if hint == "" {
-			hint = fault.HintOf(err)
-		}
-	}
-	text := fmt.Sprintf("%d of %d regions failed: %s", len(missing), of, strings.Join(texts, "; "))
-	return &fault.Error{Kind: kind, Err: &told{text, errors.Join(list...)}, Hint: hint}
-}
-
 // result tells what is there in the regions that did not fail.
 func (p *publication) result(there map[string]string, missing map[string]error) *publish.Publication {
 	out := &publish.Publication{Changed: p.changed.Load(), Place: "Alibaba Cloud account " + p.account}
@@ -274,28 +196,6 @@ func (p *publication) result(there map[string]string, missing map[string]error) 
 		}
 	}
 	return out
-}
-
-// step does one step through the journal. stands asks Alibaba whether what an earlier run made is still there; where it is not, the step is
-// done anew.
-func step[T any](ctx context.Context, p *publication, name string, stands func(context.Context, T) (bool, error), do func(context.Context) (T, error)) (T, error) {
-	for {
-		fresh := false
-		result, err := journal.Step(ctx, p.entry, name, func(ctx context.Context, _ bool) (T, error) {
-			fresh = true
-			return do(ctx)
-		})
-		if err != nil || fresh {
-			return result, err
-		}
-		ok, err := stands(ctx, result)
-		if err != nil || ok {
-			return result, err
-		}
-		if err := p.entry.Forget(ctx, name); err != nil {
-			return result, err
-		}
-	}
 }
 
 // now is the time as tags have it.

@@ -137,7 +137,7 @@ func (c *client) retry(ctx context.Context, out any, make func() (*http.Request,
 		case answered && !refused.passing(), !answered && errors.As(err, new(*fault.Error)), try >= c.patience.calls:
 			return err
 		}
-		if err := c.patience.pause(ctx, try); err != nil {
+		if err := c.patience.Pause(ctx, try); err != nil {
 			return err
 		}
 	}

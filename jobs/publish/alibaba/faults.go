@@ -93,15 +93,6 @@ func is(err error, codes ...string) bool {
 	return code != "" && slices.Contains(codes, code)
 }
 
-// told is an error in our words. What an SDK would print is left out: request IDs and addresses with all that was signed.
-type told struct {
-	text string
-	err  error
-}
-
-func (t *told) Error() string { return t.text }
-func (t *told) Unwrap() error { return t.err }
-
 // explain makes one sentence of an error of a call, in the region, of its kind and with a hint. nil stays nil.
 func explain(ctx context.Context, region, action string, err error) error {
 	switch {
@@ -118,7 +109,7 @@ func explain(ctx context.Context, region, action string, err error) error {
 	}
 	code, message, status := answer(err)
 	if code == "" && status == 0 {
-		return fault.WithHint(&fault.Error{Kind: fault.Outside, Err: &told{fmt.Sprintf("%s: Alibaba Cloud does not answer: %s", action, cause(err)), err}},
+		return fault.WithHint(&fault.Error{Kind: fault.Outside, Err: fault.Reword(err, fmt.Sprintf("%s: Alibaba Cloud does not answer: %s", action, fault.Cause(err)))},
 			"check the network, and that the region exists; then run the same command again")
 	}
 	r := refusalOf(err)
@@ -126,16 +117,7 @@ func explain(ctx context.Context, region, action string, err error) error {
 	if r.says != "" {
 		text = fmt.Sprintf("%s: %s (%s: %s)", action, r.says, code, shorten(message))
 	}
-	return &fault.Error{Kind: r.kind, Err: &told{text, err}, Hint: r.hint}
-}
-
-// cause is the innermost error's first line.
-func cause(err error) string {
-	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
-		err = next
-	}
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+	return &fault.Error{Kind: r.kind, Err: fault.Reword(err, text), Hint: r.hint}
 }
 
 func shorten(message string) string {

@@ -15,6 +15,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/holding"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 // List implements jobs/prune's Holder: all images of the account, so that those which use a snapshot of ours keep it, our snapshots, and what
@@ -23,7 +24,7 @@ func (a *Publisher) List(ctx context.Context) ([]holding.Item, error) {
 	if _, err := a.demandAccount(ctx); err != nil {
 		return nil, err
 	}
-	regions, missing, err := a.regions(ctx)
+	usable, missing, err := a.regions(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,8 +37,8 @@ func (a *Publisher) List(ctx context.Context) ([]holding.Item, error) {
 		return err
 	}
 	group, inner := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for _, region := range regions {
+	group.SetLimit(regions.AtOnce)
+	for _, region := range usable {
 		group.Go(func() error { return add(a.listRegion(inner, region)) })
 	}
 	group.Go(func() error { return add(a.listBucket(inner)) })
@@ -45,7 +46,7 @@ func (a *Publisher) List(ctx context.Context) ([]holding.Item, error) {
 	slices.SortFunc(all, func(a, b holding.Item) int {
 		return slices.Compare([]string{a.Region, string(a.Kind), a.Name, a.ID}, []string{b.Region, string(b.Kind), b.Name, b.ID})
 	})
-	return all, errors.Join(err, report(missing, len(regions)+len(missing)))
+	return all, errors.Join(err, regions.Failure(missing, len(usable)+len(missing)))
 }
 
 func (a *Publisher) listRegion(ctx context.Context, region string) ([]holding.Item, error) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
 // home brings the image into the home region.
@@ -16,8 +17,8 @@ func (p *publication) home(ctx context.Context) (*ecsImage, error) { return p.im
 func (p *publication) imported(ctx context.Context, name string) (*ecsImage, error) {
 	made := "import " + name
 	var there *ecsImage
-	err := p.retry(ctx, nil, p.settings.Home, func(ctx context.Context, region string) error {
-		id, err := step(ctx, p, made, p.stands(region), func(ctx context.Context) (string, error) { return p.importImage(ctx, name) })
+	err := p.patience.In(ctx, p.settings.Home, func(ctx context.Context, region string) error {
+		id, err := journal.StandingStep(ctx, p.entry, made, p.stands(region), func(ctx context.Context) (string, error) { return p.importImage(ctx, name) })
 		if err != nil {
 			return err
 		}
@@ -107,7 +108,7 @@ func (p *publication) make(ctx context.Context, region, name string, what []stri
 // madeBefore finds the image that has the name, which ECS may not show for some time.
 func (p *publication) madeBefore(ctx context.Context, region, name string, duplicate error) (string, error) {
 	var i *ecsImage
-	_, err := p.patience.until(ctx, p.patience.visible, func() (bool, error) {
+	_, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		var err error
 		i, err = p.named(ctx, region, name)
 		return i != nil, err
@@ -121,7 +122,7 @@ func (p *publication) madeBefore(ctx context.Context, region, name string, dupli
 // appears waits until ECS shows an image. nil: it does not.
 func (p *publication) appears(ctx context.Context, region, id string) (*ecsImage, error) {
 	var i *ecsImage
-	_, err := p.patience.until(ctx, p.patience.visible, func() (bool, error) {
+	_, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		var err error
 		i, err = p.look(ctx, region, id)
 		return i != nil, err
@@ -157,7 +158,7 @@ func (p *publication) named(ctx context.Context, region, name string) (*ecsImage
 // demandOurs refuses an image that someone else made, or that we made of other data. Tags may be shown later than the image that has them.
 func (p *publication) demandOurs(ctx context.Context, region string, i *ecsImage) error {
 	if i.Status == "Creating" || i.Status == "Waiting" {
-		_, err := p.patience.until(ctx, p.patience.visible, func() (bool, error) {
+		_, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 			if i.Tags.all()[tagOwner] != "" {
 				return true, nil
 			}
@@ -194,7 +195,7 @@ func (p *publication) stands(region string) func(context.Context, string) (bool,
 // forgotten where ECS failed to finish it, so that a retry makes it anew.
 func (p *publication) settled(ctx context.Context, region, id, name, made string) (*ecsImage, error) {
 	var last *ecsImage
-	done, err := p.patience.until(ctx, p.patience.pending, func() (bool, error) {
+	done, err := p.patience.Until(ctx, p.patience.pending, func() (bool, error) {
 		var err error
 		if last, err = p.appears(ctx, region, id); err != nil || last == nil {
 			return true, err
@@ -258,7 +259,7 @@ func (p *publication) remove(ctx context.Context, region string, i *ecsImage) er
 // copy brings the image into another region and returns its identifier there.
 func (p *publication) copy(ctx context.Context, home *ecsImage, region string) (string, error) {
 	made := "copy " + region
-	id, err := step(ctx, p, made, p.stands(region), func(ctx context.Context) (string, error) { return p.makeCopy(ctx, home, region) })
+	id, err := journal.StandingStep(ctx, p.entry, made, p.stands(region), func(ctx context.Context) (string, error) { return p.makeCopy(ctx, home, region) })
 	if err != nil {
 		return "", err
 	}
@@ -276,7 +277,7 @@ func (p *publication) makeCopy(ctx context.Context, home *ecsImage, region strin
 	}
 	return p.make(ctx, region, p.name, []string{"copy", region, from}, func(token string) (string, error) {
 		var out struct{ ImageID string }
-		_, err := p.patience.until(ctx, p.patience.pending, func() (bool, error) {
+		_, err := p.patience.Until(ctx, p.patience.pending, func() (bool, error) {
 			err := p.ecs(ctx, p.settings.Home, "CopyImage", params{
 				"ImageId": from, "DestinationRegionId": region, "DestinationImageName": p.name, "DestinationDescription": description(p.img), "ClientToken": token,
 			}.tags(p.tags(p.name)), &out)

@@ -34,7 +34,7 @@ func newStore(s settings, l *login, p patience, transport http.RoundTripper) *os
 	return oss.NewClient(oss.NewConfig().WithRegion(s.Home).WithCredentialsProvider(l).WithHttpClient(newHTTP(transport)).WithUserAgent("debcloud").
 		WithLogLevel(oss.LogOff). // the SDK's log holds what is signed
 		WithRetryer(retry.NewStandard(func(o *retry.RetryOptions) {
-			o.MaxAttempts, o.BaseDelay, o.MaxBackoff = p.calls, p.poll, p.pollMost
+			o.MaxAttempts, o.BaseDelay, o.MaxBackoff = p.calls, p.Poll, p.PollMost
 		})))
 }
 
@@ -67,7 +67,7 @@ func (a *Publisher) explainStore(ctx context.Context, action string, err error) 
 
 // store brings the image into the bucket.
 func (p *publication) store(ctx context.Context) error {
-	_, err := step(ctx, p, "object", func(ctx context.Context, want object) (bool, error) {
+	_, err := journal.StandingStep(ctx, p.entry, "object", func(ctx context.Context, want object) (bool, error) {
 		have, err := p.head(ctx, p.object(), p.img.Digest.Hex())
 		return have != nil && have.ours && have.Size == want.Size && have.CRC == want.CRC, err
 	}, p.sendObject)
@@ -354,7 +354,7 @@ func (p *publication) ended(ctx context.Context, refused error) (object, error) 
 		err = p.entry.Forget(ctx, "upload")
 	}
 	if err == nil {
-		err = fault.WithHint(fault.Outsidef("the upload of %s was ended by someone else: %s", p.object(), cause(refused)), "run the same command again: where another publisher is at work, it goes on from there")
+		err = fault.WithHint(fault.Outsidef("the upload of %s was ended by someone else: %s", p.object(), fault.Cause(refused)), "run the same command again: where another publisher is at work, it goes on from there")
 	}
 	return object{}, err
 }

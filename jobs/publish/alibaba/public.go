@@ -67,7 +67,7 @@ func (p *publication) show(ctx context.Context, region, id string) (*ecsImage, e
 		return nil, err
 	}
 	p.changed.Store(true)
-	shown, err := p.patience.until(ctx, p.patience.visible, func() (bool, error) {
+	shown, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		again, err := p.look(ctx, region, id)
 		if again != nil {
 			i = again

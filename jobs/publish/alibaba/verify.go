@@ -68,7 +68,7 @@ func (p *publication) tagSnapshot(ctx context.Context, region, id, name string) 
 		return fault.Outsidef("ECS does not say which snapshot image %s in %s is of", name, region)
 	}
 	var found []ecsSnapshot
-	shown, err := p.patience.until(ctx, p.patience.visible, func() (bool, error) {
+	shown, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		var err error
 		found, err = p.snapshots(ctx, region, nil, id)
 		return len(found) > 0, err

@@ -7,31 +7,26 @@ package aws
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"maps"
 	"net/http"
 	"os"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
-	"golang.org/x/sync/errgroup"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
-	"salsa.debian.org/cloud-team/debcloud/internal/progress"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 const (
 	provider = "aws"
 	workers  = 64 // blocks sent at once; with those read ahead they take 64 MiB
-	atOnce   = 40 // regions worked on at once; AWS has fewer
 )
 
 // Publisher publishes to one account of one partition, and retires what it published. It implements publish.Publisher and what jobs/prune
@@ -49,15 +44,14 @@ type Publisher struct {
 
 // patience says how long AWS may take.
 type patience struct {
-	poll, pollMost time.Duration // pause between two looks: at first, and what it grows to
-	visible        time.Duration // until what was just made is found
-	pending        time.Duration // until an image or a snapshot is done
-	tries          int           // of one region
-	calls          int           // of one call, by the SDK, which waits between them
-	backoff        time.Duration // the longest of those waits
+	regions.Patience
+	visible time.Duration // until what was just made is found
+	pending time.Duration // until an image or a snapshot is done
+	calls   int           // of one call, by the SDK, which waits between them
+	backoff time.Duration // the longest of those waits
 }
 
-var patient = patience{poll: time.Second, pollMost: 15 * time.Second, visible: 5 * time.Minute, pending: 3 * time.Hour, tries: 3, calls: 10, backoff: 20 * time.Second}
+var patient = patience{Patience: regions.Patience{Poll: time.Second, PollMost: 15 * time.Second, Tries: 3}, visible: 5 * time.Minute, pending: 3 * time.Hour, calls: 10, backoff: 20 * time.Second}
 
 // New returns the Publisher for a target. It reads what the environment and files say of credentials and makes no call. transport is the way to
 // AWS, nil the usual one. Only Publish needs the journal.
@@ -121,108 +115,37 @@ func (a *Publisher) Publish(ctx context.Context, img *publish.Image, stage publi
 
 // run goes through all regions. A region that fails does not keep the others from their end.
 func (p *publication) run(ctx context.Context, stage publish.Stage) (*publish.Publication, error) {
-	regions, failed, err := p.regions(ctx)
+	usable, failed, err := p.regions(ctx)
 	if err != nil {
 		return nil, err
 	}
-	of := len(regions) + len(failed)
+	of := len(usable) + len(failed)
 	home, err := p.home(ctx)
 	if err != nil {
 		return nil, err
 	}
-	there := &places{at: map[string]placed{p.settings.Home: home}}
-	maps.Copy(failed, p.everywhere(ctx, "copy", regions, func(ctx context.Context, region string) error {
+	var there regions.Places[placed]
+	there.Put(p.settings.Home, home)
+	maps.Copy(failed, p.patience.Everywhere(ctx, "copy "+p.name, usable, func(ctx context.Context, region string) error {
 		if region == p.settings.Home {
 			return nil
 		}
 		at, err := p.copy(ctx, home, region)
 		if err == nil {
-			there.put(region, at)
+			there.Put(region, at)
 		}
 		return err
 	}))
+	have := there.All()
 	if stage == publish.Public {
-		maps.Copy(failed, p.everywhere(ctx, "make public", slices.Sorted(maps.Keys(there.at)), func(ctx context.Context, region string) error {
-			return p.makePublic(ctx, region, there.at[region])
+		maps.Copy(failed, p.patience.Everywhere(ctx, "make public "+p.name, slices.Sorted(maps.Keys(have)), func(ctx context.Context, region string) error {
+			return p.makePublic(ctx, region, have[region])
 		}))
 	}
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return p.result(there.at, failed), report(failed, of)
-}
-
-type places struct {
-	mu sync.Mutex
-	at map[string]placed
-}
-
-func (p *places) put(region string, at placed) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.at[region] = at
-}
-
-// everywhere does one thing in all regions side by side and returns the regions that failed, after as many tries as patience has.
-func (p *publication) everywhere(ctx context.Context, doing string, regions []string, do func(context.Context, string) error) map[string]error {
-	task := progress.Start(ctx, doing+" "+p.name, int64(len(regions)), false)
-	defer task.Abort()
-	var mu sync.Mutex
-	failed := map[string]error{}
-	var group errgroup.Group
-	group.SetLimit(atOnce)
-	for _, region := range regions {
-		group.Go(func() error {
-			err := p.retry(ctx, task, region, do)
-			task.Add(1)
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				failed[region] = err
-			}
-			return nil
-		})
-	}
-	group.Wait()
-	if len(failed) == 0 {
-		task.Done()
-	}
-	return failed
-}
-
-// retry tries a region again where that may help.
-func (p *publication) retry(ctx context.Context, task *progress.Task, region string, do func(context.Context, string) error) error {
-	for try := 1; ; try++ {
-		err := do(ctx, region)
-		if err == nil || ctx.Err() != nil || fault.KindOf(err) != fault.Outside || try == p.patience.tries {
-			return err
-		}
-		task.Say("%s failed and is tried again: %v", region, err)
-		if err := p.pause(ctx, try); err != nil {
-			return err
-		}
-	}
-}
-
-// report makes one error of those of the regions, nil where there is none.
-func report(failed map[string]error, of int) error {
-	if len(failed) == 0 {
-		return nil
-	}
-	var list []error
-	kind, hint := fault.Outside, ""
-	for _, region := range slices.Sorted(maps.Keys(failed)) {
-		err := failed[region]
-		list = append(list, fmt.Errorf("%s: %w", region, err))
-		if fault.KindOf(err) != fault.Outside {
-			kind = fault.KindOf(err) // a retry alone will not do
-		}
-		if hint == "" {
-			hint = fault.HintOf(err)
-		}
-	}
-	err := fmt.Errorf("%d of %d regions failed: %w", len(failed), of, errors.Join(list...))
-	return &fault.Error{Kind: kind, Err: err, Hint: hint}
+	return p.result(have, failed), regions.Failure(failed, of)
 }
 
 // result tells what is there in the regions that did not fail.
@@ -245,26 +168,4 @@ func (p *publication) upload(region, id string) manifest.Upload {
 	u := p.img.CloudUpload(provider, region, id, family)
 	u.Data.Provider = "ec2." + region + "." + partitions[p.settings.Partition].suffix
 	return u
-}
-
-// step does one step through the journal. stands asks AWS whether what an earlier run made is still there; where it is not, the step is
-// done anew.
-func step[T any](ctx context.Context, p *publication, name string, stands func(context.Context, T) (bool, error), do func(context.Context) (T, error)) (T, error) {
-	for {
-		fresh := false
-		result, err := journal.Step(ctx, p.entry, name, func(ctx context.Context, _ bool) (T, error) {
-			fresh = true
-			return do(ctx)
-		})
-		if err != nil || fresh {
-			return result, err
-		}
-		ok, err := stands(ctx, result)
-		if err != nil || ok {
-			return result, err
-		}
-		if err := p.entry.Forget(ctx, name); err != nil {
-			return result, err
-		}
-	}
 }

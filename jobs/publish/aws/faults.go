@@ -88,7 +88,7 @@ func explain(ctx context.Context, region, action string, err error) error {
 	if r.says != "" {
 		text = fmt.Sprintf("%s in %s: %s (%s: %s)", action, region, r.says, api.ErrorCode(), shorten(api.ErrorMessage()))
 	}
-	e := &fault.Error{Kind: r.kind, Err: &told{text, err}, Hint: r.hint}
+	e := &fault.Error{Kind: r.kind, Err: fault.Reword(err, text), Hint: r.hint}
 	return e
 }
 
@@ -98,39 +98,17 @@ func overloaded(err error) bool {
 	return ok && (e.HTTPStatusCode() >= http.StatusInternalServerError || e.HTTPStatusCode() == http.StatusTooManyRequests)
 }
 
-// told is an error of the SDK in our words. What the SDK would print is left out: request IDs and all that was tried.
-type told struct {
-	text string
-	err  error
-}
-
-func (t *told) Error() string { return t.text }
-func (t *told) Unwrap() error { return t.err }
-
 // unanswered explains an error that is not an answer of AWS.
 func unanswered(region, action string, err error) error {
 	if strings.Contains(err.Error(), "read the identity token") {
-		return fault.WithHint(&fault.Error{Kind: fault.Input, Err: &told{"the identity token cannot be read: " + cause(err), err}}, "AWS_WEB_IDENTITY_TOKEN_FILE names a file with the token")
+		return fault.WithHint(&fault.Error{Kind: fault.Input, Err: fault.Reword(err, "the identity token cannot be read: "+fault.Cause(err))}, "AWS_WEB_IDENTITY_TOKEN_FILE names a file with the token")
 	}
 	if strings.Contains(err.Error(), "no EC2 IMDS role found") || strings.Contains(err.Error(), "failed to refresh cached credentials") && !errors.As(err, new(*net.OpError)) {
-		return fault.WithHint(&fault.Error{Kind: fault.Input, Err: &told{"there are no credentials for AWS, neither in the environment nor in files", err}},
+		return fault.WithHint(&fault.Error{Kind: fault.Input, Err: fault.Reword(err, "there are no credentials for AWS, neither in the environment nor in files")},
 			"see jobs/publish/aws/README.md: an identity token and a role in GitLab, elsewhere what the aws command uses")
 	}
-	return fault.WithHint(&fault.Error{Kind: fault.Outside, Err: &told{fmt.Sprintf("%s in %s: AWS does not answer: %s", action, region, cause(err)), err}},
+	return fault.WithHint(&fault.Error{Kind: fault.Outside, Err: fault.Reword(err, fmt.Sprintf("%s in %s: AWS does not answer: %s", action, region, fault.Cause(err)))},
 		"check the network, and that the region exists; then run the same command again")
-}
-
-// cause is the innermost error's text.
-func cause(err error) string {
-	for next := errors.Unwrap(err); next != nil; next = errors.Unwrap(err) {
-		err = next
-	}
-	return firstLine(err)
-}
-
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }
 
 // shorten cuts what AWS adds for machines: the encoded reason of a refusal is long and tells of the account's policies.

@@ -18,6 +18,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/holding"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 // List implements jobs/prune's Holder: all images of the account, so that those which use a snapshot of ours keep it, and our snapshots.
@@ -25,15 +26,15 @@ func (a *Publisher) List(ctx context.Context) ([]holding.Item, error) {
 	if _, _, err := a.demandAccount(ctx); err != nil {
 		return nil, err
 	}
-	regions, failed, err := a.regions(ctx)
+	usable, failed, err := a.regions(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var mu sync.Mutex
 	var all []holding.Item
 	group, ctx := errgroup.WithContext(ctx)
-	group.SetLimit(atOnce)
-	for _, region := range regions {
+	group.SetLimit(regions.AtOnce)
+	for _, region := range usable {
 		group.Go(func() error {
 			items, err := a.listRegion(ctx, region)
 			mu.Lock()
@@ -46,7 +47,7 @@ func (a *Publisher) List(ctx context.Context) ([]holding.Item, error) {
 	slices.SortFunc(all, func(a, b holding.Item) int {
 		return slices.Compare([]string{a.Region, string(a.Kind), a.Name, a.ID}, []string{b.Region, string(b.Kind), b.Name, b.ID})
 	})
-	return all, errors.Join(err, report(failed, len(regions)+len(failed)))
+	return all, errors.Join(err, regions.Failure(failed, len(usable)+len(failed)))
 }
 
 func (a *Publisher) listRegion(ctx context.Context, region string) ([]holding.Item, error) {

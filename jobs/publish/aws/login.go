@@ -79,7 +79,8 @@ func newLogin(s settings, e environment, p patience, transport http.RoundTripper
 	}
 	c, err := config.LoadDefaultConfig(context.Background(), options...)
 	if err != nil {
-		return nil, fault.Inputf("the credentials for AWS cannot be read: %s", firstLine(err))
+		line, _, _ := strings.Cut(err.Error(), "\n")
+		return nil, fault.Inputf("the credentials for AWS cannot be read: %s", line)
 	}
 	if transport != nil {
 		c.HTTPClient = &http.Client{Transport: transport}

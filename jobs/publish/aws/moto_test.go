@@ -105,7 +105,7 @@ func TestMoto(t *testing.T) {
 			img := row.img(t)
 			s := settings{Account: testAccount, Regions: []string{"us-east-1", "eu-west-1"}, Endpoint: startMoto(t)}
 			patience := patient
-			patience.poll, patience.pollMost, patience.visible = 10*time.Millisecond, time.Second, time.Minute
+			patience.Poll, patience.PollMost, patience.visible = 10*time.Millisecond, time.Second, time.Minute
 			p, err := open("moto", s, environment{}, newJournal(t), patience, numbers{http.DefaultTransport})
 			if err != nil {
 				t.Fatal(err)

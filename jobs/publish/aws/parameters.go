@@ -82,7 +82,7 @@ func (p *publication) putParameter(ctx context.Context, region, name, id string,
 	}
 	p.changed.Store(true)
 	last := ""
-	set, err := p.until(ctx, p.patience.visible, func() (bool, error) {
+	set, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		last, err = p.parameter(ctx, region, name)
 		return last == id, err
 	})

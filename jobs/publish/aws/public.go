@@ -12,6 +12,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
 // makePublic shows the image in one region to everyone, has the parameters lead to it, and deprecates its predecessors, in this order: whoever
@@ -33,7 +34,7 @@ func (p *publication) makePublic(ctx context.Context, region string, at placed) 
 
 // show makes snapshot and image public. The journal names the step; what is done is asked of AWS alone, as anyone may hide an image again.
 func (p *publication) show(ctx context.Context, region string, at placed) error {
-	_, err := step(ctx, p, "public "+region, func(ctx context.Context, shown placed) (bool, error) {
+	_, err := journal.StandingStep(ctx, p.entry, "public "+region, func(ctx context.Context, shown placed) (bool, error) {
 		i, err := p.look(ctx, region, at.Image)
 		return shown == at && i != nil && deref(i.Public), explain(ctx, region, "DescribeImages", err)
 	}, func(ctx context.Context) (placed, error) {
@@ -100,7 +101,7 @@ func (p *publication) showImage(ctx context.Context, region, id string) error {
 		return explain(ctx, region, "ModifyImageAttribute", err)
 	}
 	p.changed.Store(true)
-	shown, err := p.until(ctx, p.patience.visible, func() (bool, error) {
+	shown, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		i, err := p.look(ctx, region, id)
 		return i != nil && deref(i.Public), explain(ctx, region, "DescribeImages", err)
 	})
@@ -113,7 +114,7 @@ func (p *publication) showImage(ctx context.Context, region, id string) error {
 // unblocked repeats share while AWS has not everywhere taken note that the account no longer blocks it.
 func (p *publication) unblocked(ctx context.Context, share func() error) error {
 	var err error
-	_, stopped := p.until(ctx, p.patience.visible, func() (bool, error) {
+	_, stopped := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		err = share()
 		return !is(err, "OperationNotPermitted"), nil
 	})
@@ -141,7 +142,7 @@ func (p *publication) unblockImages(ctx context.Context, region string) error {
 		return explain(ctx, region, "DisableImageBlockPublicAccess", err)
 	}
 	p.changed.Store(true)
-	ok, err := p.until(ctx, 2*p.patience.visible, free)
+	ok, err := p.patience.Until(ctx, 2*p.patience.visible, free)
 	if err == nil && !ok {
 		err = fault.Outsidef("public access to images in %s is still blocked %s after it was allowed", region, 2*p.patience.visible)
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ec2/types"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
 const rootDevice = "/dev/xvda"
@@ -17,8 +18,8 @@ const rootDevice = "/dev/xvda"
 // home brings the image into the home region.
 func (p *publication) home(ctx context.Context) (placed, error) {
 	var at placed
-	err := p.retry(ctx, nil, p.settings.Home, func(ctx context.Context, region string) error {
-		id, err := step(ctx, p, "register", p.stands(region), p.register)
+	err := p.patience.In(ctx, p.settings.Home, func(ctx context.Context, region string) error {
+		id, err := journal.StandingStep(ctx, p.entry, "register", p.stands(region), p.register)
 		if err != nil {
 			return err
 		}
@@ -67,7 +68,7 @@ func (p *publication) register(ctx context.Context) (string, error) {
 // registeredBefore finds the AMI that has the name, which AWS may not show for some time.
 func (p *publication) registeredBefore(ctx context.Context, duplicate error) (string, error) {
 	var i *types.Image
-	_, err := p.until(ctx, p.patience.visible, func() (bool, error) {
+	_, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		var err error
 		i, err = p.named(ctx, p.settings.Home)
 		return i != nil, err
@@ -146,7 +147,7 @@ func (a *Publisher) look(ctx context.Context, region, id string) (*types.Image, 
 // forgotten where AWS failed to finish it, so that a retry makes it anew.
 func (p *publication) settled(ctx context.Context, region, id, made string) (placed, error) {
 	var last *types.Image
-	done, err := p.until(ctx, p.patience.pending, func() (bool, error) {
+	done, err := p.patience.Until(ctx, p.patience.pending, func() (bool, error) {
 		err := p.soon(ctx, func() error {
 			var err error
 			last, err = p.look(ctx, region, id)
@@ -230,7 +231,7 @@ func snapshotOf(i *types.Image) string {
 // copy brings the image into another region.
 func (p *publication) copy(ctx context.Context, home placed, region string) (placed, error) {
 	name := "copy " + region
-	id, err := step(ctx, p, name, p.stands(region), func(ctx context.Context) (string, error) { return p.makeCopy(ctx, home, region) })
+	id, err := journal.StandingStep(ctx, p.entry, name, p.stands(region), func(ctx context.Context) (string, error) { return p.makeCopy(ctx, home, region) })
 	if err != nil {
 		return placed{}, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 
 // snapshot returns the image's complete snapshot in the home region.
 func (p *publication) snapshot(ctx context.Context) (string, error) {
-	return step(ctx, p, "snapshot", p.snapshotStands, p.makeSnapshot)
+	return journal.StandingStep(ctx, p.entry, "snapshot", p.snapshotStands, p.makeSnapshot)
 }
 
 func (p *publication) snapshotStands(ctx context.Context, id string) (bool, error) {
@@ -191,7 +192,7 @@ func (p *publication) putBlock(ctx context.Context, id string, b raw.Block) erro
 // settle decides about a snapshot that takes no blocks: it is whole where an earlier run, or another publisher at this moment, completed it.
 func (p *publication) settle(ctx context.Context, id string, refusal error) error {
 	var state types.SnapshotState
-	_, err := p.until(ctx, p.patience.visible, func() (bool, error) {
+	_, err := p.patience.Until(ctx, p.patience.visible, func() (bool, error) {
 		s, err := p.lookAtSnapshot(ctx, p.settings.Home, id)
 		state = s.State
 		return state != types.SnapshotStatePending, err
@@ -224,7 +225,7 @@ func (p *publication) removeDead(ctx context.Context, dead []string) error {
 // waitSnapshot waits until a snapshot is complete, and returns it.
 func (p *publication) waitSnapshot(ctx context.Context, region, id string) (types.Snapshot, error) {
 	var last types.Snapshot
-	done, err := p.until(ctx, p.patience.pending, func() (bool, error) {
+	done, err := p.patience.Until(ctx, p.patience.pending, func() (bool, error) {
 		s, err := p.lookAtSnapshot(ctx, region, id)
 		last = s
 		return s.State != types.SnapshotStatePending, err

@@ -13,10 +13,11 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/aws/awstest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 // hasty waits for milliseconds where patient waits for minutes.
-var hasty = patience{poll: time.Millisecond, pollMost: 5 * time.Millisecond, visible: 300 * time.Millisecond, pending: 20 * time.Second, tries: 3, calls: 10, backoff: 2 * time.Millisecond}
+var hasty = patience{Patience: regions.Patience{Poll: time.Millisecond, PollMost: 5 * time.Millisecond, Tries: 3}, visible: 300 * time.Millisecond, pending: 20 * time.Second, calls: 10, backoff: 2 * time.Millisecond}
 
 const testAccount = "123456789012"
 

@@ -5,20 +5,6 @@ import (
 	"time"
 )
 
-// pause waits between the look of that number and the next.
-func (a *Publisher) pause(ctx context.Context, n int) error {
-	wait := a.patience.poll
-	for range min(n, 10) {
-		wait = min(wait*3/2, a.patience.pollMost)
-	}
-	select {
-	case <-time.After(wait):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
-}
-
 // lookups are the codes by which AWS says that it does not know a thing. For some minutes it says so of what was just made.
 var lookups = []string{"InvalidAMIID.NotFound", "InvalidSnapshot.NotFound", "ResourceNotFoundException"}
 
@@ -30,22 +16,8 @@ func (a *Publisher) soon(ctx context.Context, do func() error) error {
 		if err == nil || !is(err, lookups...) || time.Now().After(limit) {
 			return err
 		}
-		if err := a.pause(ctx, n); err != nil {
+		if err := a.patience.Pause(ctx, n); err != nil {
 			return err
-		}
-	}
-}
-
-// until repeats look until it says that it is done, for as long as limit. It returns whether it was.
-func (a *Publisher) until(ctx context.Context, limit time.Duration, look func() (bool, error)) (bool, error) {
-	end := time.Now().Add(limit)
-	for n := 1; ; n++ {
-		done, err := look()
-		if err != nil || done || time.Now().After(end) {
-			return done, err
-		}
-		if err := a.pause(ctx, n); err != nil {
-			return false, err
 		}
 	}
 }

@@ -43,6 +43,27 @@ func Step[T any](ctx context.Context, e *Entry, name string, do func(ctx context
 	return result, e.end(name, string(text))
 }
 
+// StandingStep does one step like Step, and asks with stands whether what an earlier run made is still there. Where it is not, the step is done anew.
+func StandingStep[T any](ctx context.Context, e *Entry, name string, stands func(context.Context, T) (bool, error), do func(context.Context) (T, error)) (T, error) {
+	for {
+		fresh := false
+		result, err := Step(ctx, e, name, func(ctx context.Context, _ bool) (T, error) {
+			fresh = true
+			return do(ctx)
+		})
+		if err != nil || fresh {
+			return result, err
+		}
+		ok, err := stands(ctx, result)
+		if err != nil || ok {
+			return result, err
+		}
+		if err := e.Forget(ctx, name); err != nil {
+			return result, err
+		}
+	}
+}
+
 // begin writes that the step begins. kept is the result of a step that ended.
 func (e *Entry) begin(ctx context.Context, name string) (kept *string, tries int, err error) {
 	if ctx.Err() != nil {

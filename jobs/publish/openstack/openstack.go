@@ -149,6 +149,7 @@ func eachRegion(ctx context.Context, regions []*region, do func(ctx context.Cont
 
 func joinFailures(regions []*region, failures []error) error {
 	var named []error
+	var texts []string
 	final := true
 	var hint string
 	for i, err := range failures {
@@ -156,6 +157,7 @@ func joinFailures(regions []*region, failures []error) error {
 			continue
 		}
 		named = append(named, fmt.Errorf("region %s: %w", regions[i].name, err))
+		texts = append(texts, named[len(named)-1].Error())
 		final = final && fault.KindOf(err) == fault.Input
 		if hint == "" {
 			hint = fault.HintOf(err)
@@ -164,7 +166,7 @@ func joinFailures(regions []*region, failures []error) error {
 	if len(named) == 0 {
 		return nil
 	}
-	err := fmt.Errorf("%d of %d regions failed: %w", len(named), len(regions), errors.Join(named...))
+	err := fault.Reword(errors.Join(named...), fmt.Sprintf("%d of %d regions failed: %s", len(named), len(regions), strings.Join(texts, "; ")))
 	if len(regions) == 1 {
 		err = named[0]
 	}
