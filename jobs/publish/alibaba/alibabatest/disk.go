@@ -2,32 +2,18 @@ package alibabatest
 
 import (
 	"crypto/sha512"
-	"encoding/binary"
-	"errors"
 	"fmt"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/qcow2/qcow2test"
 )
 
-// disk reads an uncompressed qcow2 image and returns the digest and size, in bytes, of the raw disk that it holds.
+// disk returns the digest and size, in bytes, of the raw disk that an uncompressed qcow2 image holds.
 func (s Settings) disk(image []byte) (string, int64, error) {
 	if s.Discard {
 		return "", 0, nil
 	}
-	if len(image) < 104 || string(image[:4]) != "QFI\xfb" || len(image)%65536 != 0 {
-		return "", 0, errors.New("no whole qcow2 image")
-	}
-	be := binary.BigEndian
-	size, l1Size, l1 := be.Uint64(image[24:]), be.Uint32(image[36:]), be.Uint64(image[40:])
-	const offset = 0x00fffffffffffe00
-	raw := make([]byte, size)
-	for i := range uint64(l1Size) {
-		l2 := be.Uint64(image[l1+8*i:]) & offset
-		for j := uint64(0); l2 != 0 && j < 8192; j++ {
-			if at := be.Uint64(image[l2+8*j:]) & offset; at != 0 {
-				copy(raw[min(size, (i*8192+j)*65536):], image[at:at+65536])
-			}
-		}
-	}
-	return fmt.Sprintf("%x", sha512.Sum512(raw)), int64(size), nil
+	raw, err := qcow2test.Raw(image)
+	return fmt.Sprintf("%x", sha512.Sum512(raw)), int64(len(raw)), err
 }
 
 // combine returns the CRC-64 of two texts behind each other, by theirs and the length of the second, as zlib's crc32_combine does: the first one is

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/qcow2/qcow2test"
 )
 
 // Glance is the image service of one region.
@@ -305,7 +307,7 @@ func (s *stored) poll(g *Glance) {
 	s.staged = nil
 	if g.Converts && s.attributes["disk_format"] == "qcow2" {
 		var err error
-		if data, err = rawOf(data); err != nil {
+		if data, err = qcow2test.Raw(data); err != nil {
 			s.attributes["status"] = "queued"
 			s.attributes["os_glance_failed_import"] = "file"
 			delete(s.attributes, "os_glance_import_task")

@@ -1,12 +1,13 @@
-package openstacktest
+// Package qcow2test reads qcow2 images for doubles of clouds, apart from the code that writes them.
+package qcow2test
 
 import (
 	"encoding/binary"
 	"errors"
 )
 
-// rawOf reads an uncompressed qcow2 image, as the conversion plugin does with qemu-img.
-func rawOf(image []byte) ([]byte, error) {
+// Raw returns the disk in an uncompressed qcow2 image with clusters of 64 KiB.
+func Raw(image []byte) ([]byte, error) {
 	if len(image) < 104 || string(image[:4]) != "QFI\xfb" || len(image)%65536 != 0 {
 		return nil, errors.New("no whole qcow2 image")
 	}
