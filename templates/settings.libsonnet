@@ -5,7 +5,7 @@
   tags: { vm: ['debcloud'], light: ['debcloud'] },
 
   // The VM image that the executor boots, and the container image that other executors would use.
-  image: 'debcloud-runner',
+  image: 'runner',
 
   // Kinds of jobs that are not for everyone yet.
   // clouds: publish to the vendor's cloud beside the directory; turn it on with the targets' variables and logins set

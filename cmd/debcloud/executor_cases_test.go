@@ -212,7 +212,7 @@ func TestExecutorNetwork(t *testing.T) {
 	}
 	b := runnertest.NewBed(t, runnertest.Options{Image: testGuest(t), Network: "user"})
 	repository := bareRepository(t)
-	store := new(runnertest.Coordinator)
+	store := &runnertest.Coordinator{Dir: t.TempDir()}
 	mux := http.NewServeMux()
 	mux.Handle("/repository.git/", http.StripPrefix("/repository.git/", http.FileServer(http.Dir(repository))))
 	mux.Handle("/api/v4/jobs/", store)

@@ -31,7 +31,7 @@ func TestExecutorRealRunner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := new(runnertest.Coordinator)
+	c := &runnertest.Coordinator{Dir: t.TempDir()}
 	mux := http.NewServeMux()
 	mux.Handle("/repository.git/", http.StripPrefix("/repository.git/", http.FileServer(http.Dir(repository))))
 	mux.Handle("/", c)

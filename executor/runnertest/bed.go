@@ -70,6 +70,18 @@ func NewBed(t testing.TB, o Options) *Bed {
 	return b
 }
 
+// Import brings a VM image into the pool: that of the Build document at a path, else the runner image, which it builds.
+func (b *Bed) Import(t testing.TB, name, document string) {
+	t.Helper()
+	args := []string{"executor", "--settings", b.Settings, "image", "import", "--name", name, document}
+	if document == "" {
+		args = []string{"executor", "--settings", b.Settings, "image", "build", "--name", name, "--work", t.TempDir()}
+	}
+	begun := time.Now()
+	output(t, b.Dir, "debcloud", args...)
+	t.Logf("VM image %s: %v", name, time.Since(begun).Round(time.Second))
+}
+
 // Write replaces the settings.
 func (b *Bed) Write(t testing.TB, text string) {
 	t.Helper()
@@ -94,7 +106,7 @@ networks: {protected: %[5]s, unprotected: %[5]s, fork: %[5]s}
 console: {dir: %s}
 limits:
   default: {cpus: 1, memory: 256MiB, disk: 1GiB}
-  max: {cpus: 4, memory: 2GiB, disk: 8GiB}
+  max: {cpus: 4, memory: 4GiB, disk: 20GiB}
 budget: {cpus: 64, memory: 20GiB, disk: 60GiB, vms: 16, reserve: {cpus: 0, memory: 0MiB, disk: 0MiB}}
 agent: {boot_emulated: 5m, connect: 1m}
 log: {file: %[7]s, level: debug}

@@ -2,9 +2,12 @@ package runnertest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -16,11 +19,13 @@ import (
 type Coordinator struct {
 	// URL is the server's, as Runner and the guest reach it.
 	URL string
+	// Dir is where archives are kept.
+	Dir string
 
 	mu        sync.Mutex
 	queue     []Request
 	jobs      map[int64]*Result
-	artifacts map[string][]byte
+	artifacts map[string]string // paths of archives, by the job
 	next      int64
 }
 
@@ -56,7 +61,7 @@ func (c *Coordinator) Enqueue(r Request) int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.jobs == nil {
-		c.jobs, c.artifacts, c.next = make(map[int64]*Result), make(map[string][]byte), 1000
+		c.jobs, c.next = make(map[int64]*Result), 1000
 	}
 	c.next++
 	c.queue = append(c.queue, r)
@@ -109,7 +114,7 @@ func (c *Coordinator) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case len(parts) == 3 && parts[2] == "artifacts" && r.Method == http.MethodPost:
 		c.store(w, r, parts[1])
 	case len(parts) == 3 && parts[2] == "artifacts":
-		c.load(w, parts[1])
+		c.load(w, r, parts[1])
 	case len(parts) == 2 && r.Method == http.MethodPut:
 		c.update(w, r, parts[1])
 	default:
@@ -222,13 +227,7 @@ func (c *Coordinator) update(w http.ResponseWriter, r *http.Request, number stri
 }
 
 func (c *Coordinator) store(w http.ResponseWriter, r *http.Request, number string) {
-	f, _, err := r.FormFile("file")
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	defer f.Close()
-	content, err := io.ReadAll(f)
+	path, err := c.receive(r, number)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -236,20 +235,43 @@ func (c *Coordinator) store(w http.ResponseWriter, r *http.Request, number strin
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.artifacts == nil {
-		c.artifacts = make(map[string][]byte)
+		c.artifacts = make(map[string]string)
 	}
-	c.artifacts[number] = content
+	c.artifacts[number] = path
 	w.WriteHeader(http.StatusCreated)
 	_, _ = io.WriteString(w, "{}")
 }
 
-func (c *Coordinator) load(w http.ResponseWriter, number string) {
+// receive writes the archive of a form to a file: one with an image is too large for memory.
+func (c *Coordinator) receive(r *http.Request, number string) (string, error) {
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return "", err
+	}
+	for {
+		part, err := parts.NextPart()
+		if err != nil {
+			return "", fmt.Errorf("no file: %w", err)
+		}
+		if part.FormName() != "file" {
+			continue
+		}
+		f, err := os.CreateTemp(c.Dir, "artifacts-"+filepath.Base(number)+"-*.zip")
+		if err != nil {
+			return "", err
+		}
+		_, err = io.Copy(f, part)
+		return f.Name(), errors.Join(err, f.Close())
+	}
+}
+
+func (c *Coordinator) load(w http.ResponseWriter, r *http.Request, number string) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	content, ok := c.artifacts[number]
+	path, ok := c.artifacts[number]
+	c.mu.Unlock()
 	if !ok {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	_, _ = w.Write(content)
+	http.ServeFile(w, r, path)
 }
