@@ -326,7 +326,9 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 	if warm {
 		identity = newIdentity(identity)
 	}
-	if err := s.Identify(ctx, identity); err != nil {
+	bounded, cancel := d.upInTime(ctx)
+	defer cancel()
+	if err := s.Identify(bounded, identity); err != nil {
 		return d.diagnose(ctx, name, err)
 	}
 	if warm {
@@ -335,15 +337,30 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 	return d.outfit(ctx, s, name)
 }
 
+// upInTime bounds what comes between the agent's first answer and the first stage.
+func (d *Driver) upInTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := d.bootLimit(ctx)
+	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("its agent answers, but its system was not up %v later", limit))
+}
+
+// outfitScript waits for the system, because the agent answers before it is up, makes the directories %s, and prints the programs that are missing.
+const outfitScript = `if [ -d /run/systemd/system ]; then
+	case $(systemctl is-system-running --wait 2>/dev/null) in maintenance | stopping) exit 4 ;; esac
+fi
+mkdir -p %s || exit 3
+for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done`
+
 // outfit makes Runner's directories and asks for the programs that Runner's scripts call.
 func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name string) error {
-	// The agent answers before the system is up.
-	script := fmt.Sprintf("if [ -d /run/systemd/system ]; then systemctl is-system-running --wait >/dev/null 2>&1; fi; mkdir -p %s %s || exit 3; for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done",
-		guest.Quote(d.Settings.Guest.BuildsDir), guest.Quote(d.Settings.Guest.CacheDir))
+	script := fmt.Sprintf(outfitScript, guest.Quote(d.Settings.Guest.BuildsDir)+" "+guest.Quote(d.Settings.Guest.CacheDir))
 	var out, said strings.Builder
-	err := s.Exec(ctx, guest.Command{Args: []string{"sh", "-c", script}, Stdout: &out, Stderr: &said})
-	if _, own := errors.AsType[*guest.ExitError](err); own {
+	bounded, cancel := d.upInTime(ctx)
+	defer cancel()
+	err := s.Exec(bounded, guest.Command{Args: []string{"sh", "-c", script}, Stdout: &out, Stderr: &said})
+	if own, ok := errors.AsType[*guest.ExitError](err); ok && own.Code != 4 {
 		return fault.Outsidef("the directories for the job cannot be made in the virtual machine: %s", strings.TrimSpace(said.String()))
+	} else if ok {
+		err = errors.New("its system came up in emergency mode")
 	}
 	if err != nil {
 		return d.diagnose(ctx, name, err)

@@ -130,12 +130,17 @@ func TestExecutorPrepares(t *testing.T) {
 	if err := os.WriteFile(deaf, make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	late := filepath.Join(dir, "late.qcow2")
+	late, hung, emergency := filepath.Join(dir, "late.qcow2"), filepath.Join(dir, "hung.raw"), filepath.Join(dir, "emergency.raw")
+	systemd := "mkdir -p /run/systemd/system; rm -f /bin/systemctl; printf '#!/bin/sh\\n%s\\n' >/bin/systemctl; chmod 755 /bin/systemctl\n"
+	runnertest.Changed(t, testGuest(t), hung, fmt.Sprintf(systemd, "sleep 1000"))
+	runnertest.Changed(t, testGuest(t), emergency, fmt.Sprintf(systemd, "echo maintenance; exit 1"))
 	b := runnertest.NewBed(t, runnertest.Options{More: fmt.Sprintf(`images:
   deaf: {file: %s, format: raw}
   late: {file: %s}
+  hung: {file: %s, format: raw}
+  emergency: {file: %s, format: raw}
 default_image: late
-`, deaf, late)})
+`, deaf, late, hung, emergency)})
 	settingsText, err := os.ReadFile(b.Settings)
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +155,7 @@ default_image: late
 		job     runnertest.Job
 		says    []string
 	}{
-		{"an image that nobody allowed", with(func(j *runnertest.Job) { j.Image = "debian:latest" }), []string{`"debian:latest"`, "deaf, late"}},
+		{"an image that nobody allowed", with(func(j *runnertest.Job) { j.Image = "debian:latest" }), []string{`"debian:latest"`, "deaf, emergency, hung, late"}},
 		{"more memory than is allowed", with(func(j *runnertest.Job) { j.Variables = []runnertest.Variable{{Key: "DEBCLOUD_MEMORY", Value: "1TiB"}} }), []string{"1TiB"}},
 		{"a hostile number", with(func(j *runnertest.Job) {
 			j.Variables = []runnertest.Variable{{Key: "DEBCLOUD_CPUS", Value: "1; reboot"}}
@@ -174,6 +179,24 @@ default_image: late
 			t.Error(o)
 		}
 	})
+	for _, row := range []struct{ image, limit, says string }{
+		{"hung", "30s", "its system was not up 30s later"},
+		{"emergency", "5m", "its system came up in emergency mode"},
+	} {
+		t.Run("a system that does not come up: "+row.image, func(t *testing.T) {
+			b.Write(t, strings.Replace(string(settingsText), "boot_emulated: 5m", "boot_emulated: "+row.limit, 1))
+			defer b.Write(t, string(settingsText))
+			r := newRunner(t, b)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			r.Before = func(call string) {
+				if call == "cleanup" { // once is enough
+					cancel(runnertest.ErrAborted)
+				}
+			}
+			o := r.Play(ctx, with(func(j *runnertest.Job) { j.Image = row.image }))
+			expect(t, b, o, "failed", "canceled", row.says)
+		})
+	}
 	t.Run("broken settings are the system's fault, and told in one sentence", func(t *testing.T) {
 		b.Write(t, "imagess: {}\n")
 		defer b.Write(t, string(settingsText))

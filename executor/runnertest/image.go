@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -115,4 +116,20 @@ func output(t testing.TB, dir, name string, args ...string) string {
 func Raw(t testing.TB, image, path string) {
 	t.Helper()
 	output(t, "", "qemu-img", "convert", "-O", "raw", image, path)
+}
+
+// rootOffset is where the root file system begins in the image, in bytes.
+const rootOffset = 83968 * 512
+
+// Changed writes a copy (raw) of an image whose guest runs the shell script before its agent starts.
+func Changed(t testing.TB, image, path, script string) {
+	t.Helper()
+	Raw(t, image, path)
+	hook := filepath.Join(t.TempDir(), "rc.local")
+	if err := os.WriteFile(hook, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	root := fmt.Sprintf("%s?offset=%d", path, rootOffset)
+	output(t, "", "debugfs", "-w", "-R", "write "+hook+" /etc/rc.local", root)
+	output(t, "", "debugfs", "-w", "-R", "sif /etc/rc.local mode 0100755", root)
 }
