@@ -198,7 +198,7 @@ func (c *check) budget() {
 		return
 	}
 	b := admission.BudgetOf(s.Budget, h)
-	c.ok("budget", "%d processors, %v memory, %v disk for all VMs together", b.CPUs, b.Memory, b.Disk)
+	c.ok("budget", "%d processors, %v memory, %v disk for all VMs together", b.CPUs, inGiB(b.Memory), inGiB(b.Disk))
 	if b.CPUs > h.CPUs {
 		c.warn("processors", "", "the budget has %d, the host %d: VMs share them", b.CPUs, h.CPUs)
 	}

@@ -140,7 +140,11 @@ func Find(pool, name string) (Image, error) {
 			names = append(names, i.Name)
 		}
 	}
-	err = fault.Inputf("the pool %s has no VM image %q, only %q", pool, name, names)
+	others := ""
+	if len(names) > 0 {
+		others = fmt.Sprintf(", only %q", names)
+	}
+	err = fault.Inputf("the pool %s has no VM image %q%s", pool, name, others)
 	return Image{}, fault.WithHint(err, "debcloud executor image import --name %s IMAGE", name)
 }
 
