@@ -13,7 +13,7 @@ import (
 // DigestOfFile returns the digest of all of the file's bytes. Holes count as zero bytes, but are not read.
 func DigestOfFile(ctx context.Context, path string) (Digest, error) {
 	h := sha512.New()
-	if err := readImage(ctx, path, func(int64) []raw.Sink { return []raw.Sink{raw.Digest{Hash: h}} }); err != nil {
+	if err := readImage(ctx, path, "digest", func(int64) []raw.Sink { return []raw.Sink{raw.Digest{Hash: h}} }); err != nil {
 		return Digest{}, err
 	}
 	return Digest(h.Sum(nil)), nil
@@ -23,17 +23,31 @@ func DigestOfFile(ctx context.Context, path string) (Digest, error) {
 func SumsOfFile(ctx context.Context, path string) (Digest, string, error) {
 	h := sha512.New()
 	var f *raw.Fingerprint
-	err := readImage(ctx, path, func(size int64) []raw.Sink {
+	err := readImage(ctx, path, "digest", func(size int64) []raw.Sink {
 		f = raw.NewFingerprint(size)
 		return []raw.Sink{raw.Digest{Hash: h}, f}
 	})
 	if err != nil {
 		return Digest{}, "", err
 	}
-	return Digest(h.Sum(nil)), "sha256:" + hex.EncodeToString(f.Sum()), nil
+	return Digest(h.Sum(nil)), fingerprintText(f), nil
 }
 
-func readImage(ctx context.Context, path string, sinks func(size int64) []raw.Sink) error {
+func fingerprintOfFile(ctx context.Context, path string) (string, error) {
+	var f *raw.Fingerprint
+	err := readImage(ctx, path, "verify", func(size int64) []raw.Sink {
+		f = raw.NewFingerprint(size)
+		return []raw.Sink{f}
+	})
+	if err != nil {
+		return "", err
+	}
+	return fingerprintText(f), nil
+}
+
+func fingerprintText(f *raw.Fingerprint) string { return "sha256:" + hex.EncodeToString(f.Sum()) }
+
+func readImage(ctx context.Context, path, doing string, sinks func(size int64) []raw.Sink) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -43,7 +57,7 @@ func readImage(ctx context.Context, path string, sinks func(size int64) []raw.Si
 	if err != nil {
 		return err
 	}
-	task := progress.Start(ctx, "digest", size, true)
+	task := progress.Start(ctx, doing, size, true)
 	defer task.Abort()
 	if err := raw.Copy(ctx, f, extents, size, task.Add, sinks(size)...); err != nil {
 		return err

@@ -90,17 +90,23 @@ func TestVerifyImage(t *testing.T) {
 		{"an image cut short", "imag", "was truncated or altered"},
 		{"an image with another byte", "imagE", "was altered"},
 	} {
-		path, _ := build(t, "image")
-		if err := os.WriteFile(filepath.Join(filepath.Dir(path), "x.raw"), []byte(row.now), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		b, err := manifest.ReadBuild(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = b.VerifyImage(t.Context(), path)
-		if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want) || fault.KindOf(err) != fault.Input) {
-			t.Errorf("%s: %v", row.summary, err)
+		for _, fingerprint := range []bool{false, true} {
+			path, b := build(t, "image")
+			image := filepath.Join(filepath.Dir(path), "x.raw")
+			if fingerprint {
+				_, sum, err := manifest.SumsOfFile(t.Context(), image)
+				if err != nil {
+					t.Fatal(err)
+				}
+				b.Metadata.Annotations[manifest.AnnotationFingerprint] = sum
+			}
+			if err := os.WriteFile(image, []byte(row.now), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := b.VerifyImage(t.Context(), path)
+			if row.want == "" && err != nil || row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want) || fault.KindOf(err) != fault.Input) {
+				t.Errorf("%s, fingerprint %v: %v", row.summary, fingerprint, err)
+			}
 		}
 	}
 }

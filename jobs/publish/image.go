@@ -137,10 +137,12 @@ func (i *Image) Send(ctx context.Context, doing string, u raw.Upload, put func(c
 func (i *Image) check() raw.Sink {
 	if want := i.Build.Metadata.Annotations[manifest.AnnotationFingerprint]; want != "" {
 		f := raw.NewFingerprint(i.Size())
-		return &closing{f, func() error { return i.demand(want, "sha256:"+hex.EncodeToString(f.Sum())) }}
+		return &closing{f, func() error { return manifest.DemandSame(i.path, want, "sha256:"+hex.EncodeToString(f.Sum())) }}
 	}
 	h := sha512.New()
-	return &closing{raw.Digest{Hash: h}, func() error { return i.demand(i.Digest.String(), manifest.Digest(h.Sum(nil)).String()) }}
+	return &closing{raw.Digest{Hash: h}, func() error {
+		return manifest.DemandSame(i.path, i.Digest.String(), manifest.Digest(h.Sum(nil)).String())
+	}}
 }
 
 // closing is a sink with another Close.
@@ -150,13 +152,6 @@ type closing struct {
 }
 
 func (c *closing) Close() error { return c.close() }
-
-func (i *Image) demand(want, got string) error {
-	if got == want {
-		return nil
-	}
-	return fault.Inputf("image %s has digest %s where its build document says %s: it was altered; build it again", i.path, got, want)
-}
 
 // Upload describes one published form of the image: format as in the label upload.cloud.debian.org/image-format,
 // the digest and size, in bytes, of what lies at the place.
