@@ -40,7 +40,7 @@ func TestExecutorHostileGuests(t *testing.T) {
 			timeout: 4 * time.Minute, state: "failed", reason: "runner_system_failure", says: []string{"talking", "was cut off"},
 		},
 		{
-			summary: "one beside them", job: newJob(script("build_script", "n=0; while [ $n -lt 120 ]; do sleep 0.5; n=$((n+1)); done; echo unharmed\n")),
+			summary: "one beside them", job: newJob(script("build_script", "n=0; while [ $n -lt 80 ]; do sleep 0.5; n=$((n+1)); done; echo unharmed\n")),
 			state: "success", says: []string{"unharmed"},
 		},
 	}
