@@ -206,11 +206,11 @@ func run(ctx context.Context, o Options, build *manifest.Build) (*manifest.Suite
 
 // bootHere boots the VMs on this host's libvirt, in a directory that it removes.
 func bootHere(ctx context.Context, o Options, build *manifest.Build, started time.Time) (*manifest.Suite, error) {
-	dir, err := os.MkdirTemp(o.Dir, "debcloud-boot-")
+	dir, remove, err := directory(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer remove()
 	host, err := vm.Open(ctx, vm.Options{Dir: dir, Testbed: os.Getenv(vm.TestbedVariable)})
 	if err != nil {
 		return nil, err
