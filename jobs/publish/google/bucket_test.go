@@ -190,7 +190,10 @@ func (s *storage) beside(f *fake) http.RoundTripper {
 
 // open is what images.insert does with an object. It demands that the server has of it what was sent.
 func (s *storage) open(name string) (io.ReadCloser, error) {
-	var o storageObject
+	var o struct {
+		storageObject
+		MD5 string `json:"md5Hash"`
+	}
 	text, err := s.get("/storage/v1/b/" + fakeBucket + "/o/" + url.PathEscape(name))
 	if err != nil {
 		return nil, err

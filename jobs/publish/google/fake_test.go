@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -481,8 +480,7 @@ func (f *fake) chunk(w http.ResponseWriter, r *http.Request, body []byte, id str
 			return
 		}
 		o := &fakeObject{storageObject: s.object, data: s.data}
-		sum := md5.Sum(s.data)
-		o.Size, o.MD5 = number(len(s.data)), base64.StdEncoding.EncodeToString(sum[:])
+		o.Size = number(len(s.data))
 		o.CRC32C = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.Checksum(s.data, crc32.MakeTable(crc32.Castagnoli))))
 		o.TimeCreated = time.Now().Format(time.RFC3339)
 		f.objects[o.Name] = o
