@@ -8,12 +8,13 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
 
-// BenchmarkUpload publishes to a double that sums and counts its parts. It runs in this same process, whose certificate it has.
+// BenchmarkUpload publishes to a double that sums and counts its parts, in a process of its own.
 func BenchmarkUpload(b *testing.B) {
-	a := newAccount(b, alibabatest.Settings{Regions: []string{singapore}, Discard: true})
-	j := publishtest.Journal(b)
+	s := alibabatest.Settings{Regions: []string{singapore}, Discard: true}
+	address := publishtest.Apart(b, func() string { return newAccount(b, s).URL() })
+	a, j := newAccount(b, s), publishtest.Journal(b)
 	publishtest.BenchUpload(b, "", func(img *publish.Image) error {
-		p := a.open(b, j, nil)
+		p := a.open(b, j, alibabatest.Transport(address))
 		p.part = 16 << 20
 		_, err := p.Publish(b.Context(), img, publish.Private)
 		return err
