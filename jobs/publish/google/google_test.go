@@ -55,6 +55,20 @@ func (p project) Lose(testing.TB) bool {
 	return true
 }
 
+// Alter makes the newest image one for another architecture.
+func (p project) Alter(testing.TB) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	newest := ""
+	for name := range p.images {
+		newest = max(newest, name)
+	}
+	if newest != "" {
+		p.images[newest].Architecture = "ARM64"
+	}
+	return newest != ""
+}
+
 func TestPublisher(t *testing.T) {
 	t.Setenv("GOOGLE_ID_TOKEN", fakeIDToken)
 	publishtest.Run(t, publishtest.Provider{
