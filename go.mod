@@ -29,6 +29,7 @@ require (
 	github.com/gophercloud/gophercloud/v2 v2.15.0
 	github.com/insomniacslk/dhcp v0.0.0-20240710054256-ddd8a41251c9
 	github.com/klauspost/compress v1.20.1
+	github.com/klauspost/pgzip v1.2.6
 	github.com/miekg/dns v1.1.68
 	github.com/pkg/sftp v1.13.12
 	github.com/prometheus/client_golang v1.25.0

@@ -93,7 +93,7 @@ func (b *Build) VerifyImage(ctx context.Context, buildPath string) (string, erro
 
 // sums returns what the document says of the image's content, and what the file at path has of it.
 func (b *Build) sums(ctx context.Context, path string) (want, got string, err error) {
-	if want = b.Metadata.Annotations[AnnotationFingerprint]; want != "" {
+	if want = b.Metadata.Fingerprint(); want != "" {
 		got, err = fingerprintOfFile(ctx, path)
 		return want, got, err
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"os"
+	"strings"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/progress"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
@@ -30,7 +31,21 @@ func SumsOfFile(ctx context.Context, path string) (Digest, string, error) {
 	if err != nil {
 		return Digest{}, "", err
 	}
-	return Digest(h.Sum(nil)), fingerprintText(f), nil
+	return Digest(h.Sum(nil)), FormatFingerprint(f.Sum()), nil
+}
+
+// FormatFingerprint writes a raw.Fingerprint as AnnotationFingerprint has it. The prefix tells it from those that older documents have,
+// which were made of other blocks.
+func FormatFingerprint(sum []byte) string { return fingerprintPrefix + hex.EncodeToString(sum) }
+
+const fingerprintPrefix = "sha256-blocks:"
+
+// Fingerprint returns the document's AnnotationFingerprint, "" where it has none of the kind that raw.Fingerprint makes.
+func (m *Metadata) Fingerprint() string {
+	if f := m.Annotations[AnnotationFingerprint]; strings.HasPrefix(f, fingerprintPrefix) {
+		return f
+	}
+	return ""
 }
 
 func fingerprintOfFile(ctx context.Context, path string) (string, error) {
@@ -42,10 +57,8 @@ func fingerprintOfFile(ctx context.Context, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fingerprintText(f), nil
+	return FormatFingerprint(f.Sum()), nil
 }
-
-func fingerprintText(f *raw.Fingerprint) string { return "sha256:" + hex.EncodeToString(f.Sum()) }
 
 func readImage(ctx context.Context, path, doing string, sinks func(size int64) []raw.Sink) error {
 	f, err := os.Open(path)

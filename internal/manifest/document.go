@@ -42,7 +42,7 @@ const (
 	AnnotationDigestHex   = "cloud.debian.org/digest-hex"    // the same digest as sha512sum prints it
 	AnnotationSize        = "cloud.debian.org/size"          // bytes, decimal
 	AnnotationReport      = "cloud.debian.org/report"        // the report's file, relative to the document
-	AnnotationFingerprint = "cloud.debian.org/fingerprint"   // sha256: and hexadecimal raw.Fingerprint of the raw image
+	AnnotationFingerprint = "cloud.debian.org/fingerprint"   // sha256-blocks: and hexadecimal raw.Fingerprint of the raw image
 	AnnotationJob         = "cloud.debian.org/job-url"       // the CI job that made it
 	AnnotationCommit      = "cloud.debian.org/source-commit" // the commit of this project that it was made from
 	AnnotationDryRun      = "cloud.debian.org/dry-run"       // "true": a dry run wrote it, about nothing that exists

@@ -18,7 +18,7 @@ type Block struct {
 	Index  int64 // Offset / block size
 	Offset int64
 	Data   []byte            // of a whole block but at the image's end; the caller's again after put returned
-	SHA256 [sha256.Size]byte // of Data, and of the zeros that fill up the last block where Upload.Pad is set
+	SHA256 [sha256.Size]byte // of Data, where Upload.Digest is set
 }
 
 // Upload says how Send cuts an image into blocks.
@@ -26,10 +26,11 @@ type Upload struct {
 	BlockSize int64 // bytes, a multiple of Cluster
 	Workers   int   // how many blocks are sent at once; with the blocks that are read ahead they take BlockSize × Workers × 2
 	Pad       bool  // fill up the last block with zeros to a whole one
+	Digest    bool  // make the digest of each block, and Sent.Linear
 	// Skip, where it is set, tells which blocks need not be sent. They are read all the same, for Check.
 	Skip func(index int64) bool
 	// Check, where it is set, is given the whole image as it is read, and closed at its end, so that it can refuse an image
-	// that is not the expected one: Digest and Fingerprint are such.
+	// that is not the expected one, as a Digest. What a Fingerprint says is in Sent, at less cost.
 	Check Sink
 	// Done is told of each byte that was sent, skipped, or is a hole.
 	Done func(n int64)
@@ -39,7 +40,9 @@ type Upload struct {
 type Sent struct {
 	Blocks int64 // handed to put
 	Bytes  int64 // of them
-	// Linear is the SHA-256 of the SHA-256 digests of all non-zero blocks, skipped ones too, in the order of their index: EBS's LINEAR.
+	// Fingerprint is that of the image, where the block size is a multiple of SumBlock. The workers make it.
+	Fingerprint [sha256.Size]byte
+	// Linear is, where Upload.Digest is set, the SHA-256 of the SHA-256 digests of all non-zero blocks, skipped ones too, in the order of their index: EBS's LINEAR.
 	Linear [sha256.Size]byte
 	All    int64 // non-zero blocks, skipped ones too
 }
@@ -105,6 +108,7 @@ type sender struct {
 
 	mu            sync.Mutex
 	sums          [][sha256.Size]byte // by the order of the non-zero blocks
+	prints        [][]byte            // likewise: what each adds to the Fingerprint
 	blocks, bytes atomic.Int64
 }
 
@@ -178,7 +182,7 @@ func (s *sender) readBlock(ctx context.Context, at int64, queue chan<- *queued) 
 		n = s.u.BlockSize
 	}
 	s.mu.Lock()
-	s.sums = append(s.sums, [sha256.Size]byte{})
+	s.sums, s.prints = append(s.sums, [sha256.Size]byte{}), append(s.prints, nil)
 	q := &queued{Block{Index: at / s.u.BlockSize, Offset: at, Data: buf[:n]}, len(s.sums) - 1, length}
 	s.mu.Unlock()
 	select {
@@ -194,10 +198,7 @@ func (s *sender) drain(ctx context.Context, queue <-chan *queued) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		q.SHA256 = sha256.Sum256(q.Data)
-		s.mu.Lock()
-		s.sums[q.ordinal] = q.SHA256
-		s.mu.Unlock()
+		s.digest(q)
 		if s.u.Skip == nil || !s.u.Skip(q.Index) {
 			if err := s.put(ctx, q.Block); err != nil {
 				return err
@@ -211,12 +212,39 @@ func (s *sender) drain(ctx context.Context, queue <-chan *queued) error {
 	return nil
 }
 
-func (s *sender) sent() Sent {
-	linear := sha256.New()
-	for _, sum := range s.sums {
-		linear.Write(sum[:])
+// digest makes the digests of a block that are wanted. EBS's block is a SumBlock, and gets one.
+func (s *sender) digest(q *queued) {
+	var known *[sha256.Size]byte
+	if s.u.Digest {
+		q.SHA256 = sha256.Sum256(q.Data)
+		if len(q.Data) == SumBlock {
+			known = &q.SHA256
+		}
 	}
-	return Sent{Blocks: s.blocks.Load(), Bytes: s.bytes.Load(), All: int64(len(s.sums)), Linear: [sha256.Size]byte(linear.Sum(nil))}
+	var prints []byte
+	if s.u.BlockSize%SumBlock == 0 {
+		prints = appendSums(nil, q.Offset, q.Data, known)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sums[q.ordinal], s.prints[q.ordinal] = q.SHA256, prints
+}
+
+func (s *sender) sent() Sent {
+	out := Sent{Blocks: s.blocks.Load(), Bytes: s.bytes.Load(), All: int64(len(s.sums))}
+	linear, fingerprint := sha256.New(), sha256.New()
+	fingerprint.Write(number(s.size))
+	for i, sum := range s.sums {
+		linear.Write(sum[:])
+		fingerprint.Write(s.prints[i])
+	}
+	if s.u.Digest {
+		linear.Sum(out.Linear[:0])
+	}
+	if s.u.BlockSize%SumBlock == 0 {
+		fingerprint.Sum(out.Fingerprint[:0])
+	}
+	return out
 }
 
 // allZero tells whether p, of any length, holds nothing but zero bytes.

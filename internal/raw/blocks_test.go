@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/binary"
 	"errors"
 	"os"
 	"sync"
@@ -59,7 +60,7 @@ func TestSendLeavesOutZeros(t *testing.T) {
 			digest, fingerprint := sha512.New(), raw.NewFingerprint(row.size)
 			var done int64
 			var mu sync.Mutex
-			u := raw.Upload{BlockSize: block, Workers: 3, Pad: true, Check: raw.Digest{Hash: digest}, Done: func(n int64) { mu.Lock(); done += n; mu.Unlock() }}
+			u := raw.Upload{BlockSize: block, Workers: 3, Pad: true, Digest: true, Check: raw.Digest{Hash: digest}, Done: func(n int64) { mu.Lock(); done += n; mu.Unlock() }}
 			sent, err := raw.Send(t.Context(), f, u, s.put)
 			if err != nil {
 				t.Fatal(err)
@@ -104,6 +105,59 @@ func TestSendLeavesOutZeros(t *testing.T) {
 			longer := raw.NewFingerprint(row.size + 512)
 			if err := raw.Copy(t.Context(), g, extents, size, nothing, longer); err != nil || bytes.Equal(longer.Sum(), fingerprint.Sum()) {
 				t.Errorf("two images have one fingerprint, %v", err)
+			}
+		})
+	}
+}
+
+// TestFingerprints: a sink's and Send's are what the comment says, whatever the block size.
+func TestFingerprints(t *testing.T) {
+	const mib = 1 << 20
+	for _, row := range []struct {
+		summary string
+		size    int64
+		data    []raw.Extent
+	}{
+		{"an empty file", 0, nil},
+		{"one hole", 3 * mib, nil},
+		{"no hole", 3 * mib, []raw.Extent{{0, 3 * mib}}},
+		{"the end and the beginning of blocks", 9 * mib, []raw.Extent{{raw.SumBlock - 1, 2}, {4*mib - 1, 1}, {6 * mib, 1}}},
+		{"two pieces of one block with a hole between", 9 * mib, []raw.Extent{{mib, 1}, {mib + 300<<10, 1}}},
+		{"an image that ends in a block", 5*mib + 512, []raw.Extent{{mib, mib}, {5 * mib, 512}}},
+		{"less than a block", 21, []raw.Extent{{0, 21}}},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			f := image(t, row.size, row.data...)
+			all, err := os.ReadFile(f.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, make([]byte, raw.SumBlock)...)
+			h := sha256.New()
+			binary.Write(h, binary.BigEndian, row.size)
+			for at := int64(0); at < row.size; at += raw.SumBlock {
+				if block := all[at : at+raw.SumBlock]; bytes.Trim(block, "\x00") != nil {
+					sum := sha256.Sum256(block)
+					binary.Write(h, binary.BigEndian, at/raw.SumBlock)
+					h.Write(sum[:])
+				}
+			}
+			sink := raw.NewFingerprint(row.size)
+			extents, size, err := raw.Map(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := raw.Copy(t.Context(), f, extents, size, nothing, sink); err != nil || !bytes.Equal(sink.Sum(), h.Sum(nil)) {
+				t.Errorf("the sink has another fingerprint: %v", err)
+			}
+			for _, u := range []raw.Upload{
+				{BlockSize: raw.SumBlock, Workers: 3, Pad: true, Digest: true}, {BlockSize: raw.SumBlock, Workers: 3, Digest: true},
+				{BlockSize: 4 * mib, Workers: 1}, {BlockSize: 2 * mib, Workers: 2, Pad: true, Digest: true},
+			} {
+				sent, err := raw.Send(t.Context(), f, u, func(context.Context, raw.Block) error { return nil })
+				if err != nil || !bytes.Equal(sent.Fingerprint[:], h.Sum(nil)) {
+					t.Errorf("%+v: another fingerprint: %v", u, err)
+				}
 			}
 		})
 	}

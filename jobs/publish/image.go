@@ -3,7 +3,6 @@ package publish
 import (
 	"context"
 	"crypto/sha512"
-	"encoding/hex"
 	"maps"
 	"os"
 	"strconv"
@@ -123,8 +122,18 @@ func (i *Image) Send(ctx context.Context, doing string, u raw.Upload, put func(c
 	}
 	task := progress.Start(ctx, doing+" "+i.Name(), i.Size(), true)
 	defer task.Abort()
-	u.Check, u.Done = i.check(), task.Add
+	u.Done = task.Add
+	want := i.Build.Metadata.Fingerprint()
+	if u.BlockSize%raw.SumBlock != 0 {
+		want = ""
+	}
+	if want == "" {
+		u.Check = i.check()
+	}
 	sent, err := raw.Send(ctx, f, u, put)
+	if err == nil && want != "" {
+		err = manifest.DemandSame(i.path, want, manifest.FormatFingerprint(sent.Fingerprint[:]))
+	}
 	if err != nil {
 		return sent, err
 	}
@@ -135,9 +144,12 @@ func (i *Image) Send(ctx context.Context, doing string, u raw.Upload, put func(c
 // check is a sink that compares an image with its documents, when it was read to its end. The fingerprint costs what the image's
 // data cost, the digest also what its holes do, so the digest is computed only where the document has no fingerprint.
 func (i *Image) check() raw.Sink {
-	if want := i.Build.Metadata.Annotations[manifest.AnnotationFingerprint]; want != "" {
+	if want := i.Build.Metadata.Fingerprint(); want != "" {
 		f := raw.NewFingerprint(i.Size())
-		return &closing{f, func() error { return manifest.DemandSame(i.path, want, "sha256:"+hex.EncodeToString(f.Sum())) }}
+		return &closing{f, func() error {
+			_ = f.Close() // never fails
+			return manifest.DemandSame(i.path, want, manifest.FormatFingerprint(f.Sum()))
+		}}
 	}
 	h := sha512.New()
 	return &closing{raw.Digest{Hash: h}, func() error {

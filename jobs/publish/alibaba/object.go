@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"hash"
-	"hash/crc64"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,6 +18,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/qcow2"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/alibaba/crc"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
@@ -202,14 +201,18 @@ type upload struct {
 
 	buffer []byte
 	number int32 // of the part in buffer
-	sum    hash.Hash64
-	total  int64
 
 	mu    sync.Mutex
-	etags []oss.UploadPart
+	parts []sentPart
 }
 
-var ecma = crc64.MakeTable(crc64.ECMA)
+// sentPart is a part that OSS has.
+type sentPart struct {
+	number int32
+	etag   string
+	size   int64
+	crc    uint64
+}
 
 // partSize is what of an object of size bytes is sent at once: whole MiB where the usual size would make too many parts.
 func (a *Publisher) partSize(size int64) int64 {
@@ -225,7 +228,7 @@ func (p *publication) sendParts(ctx context.Context, stream *qcow2.Stream, id st
 	group, inner := errgroup.WithContext(ctx)
 	group.SetLimit(workers)
 	u := &upload{
-		publication: p, ctx: inner, id: id, size: p.partSize(stream.Size()), have: have, group: group, free: make(chan []byte, workers+1), number: 1, sum: crc64.New(ecma),
+		publication: p, ctx: inner, id: id, size: p.partSize(stream.Size()), have: have, group: group, free: make(chan []byte, workers+1), number: 1,
 	}
 	for range workers + 1 {
 		u.free <- nil // allocated at first use
@@ -291,44 +294,57 @@ func (u *upload) Close() error {
 func (u *upload) dispatch() {
 	data, number := u.buffer, u.number
 	u.buffer, u.number = nil, u.number+1
-	u.sum.Write(data)
-	u.total += int64(len(data))
 	u.group.Go(func() error {
-		etag, err := u.put(number, data)
+		part, err := u.put(number, data)
 		u.free <- data
 		if err != nil {
 			return err
 		}
 		u.mu.Lock()
 		defer u.mu.Unlock()
-		u.etags = append(u.etags, oss.UploadPart{PartNumber: number, ETag: &etag})
+		u.parts = append(u.parts, part)
 		return nil
 	})
 }
 
-// put sends a part, unless OSS has it. The SDK compares the part's CRC-64 with what OSS says that it got.
-func (u *upload) put(number int32, data []byte) (string, error) {
-	crc := strconv.FormatUint(crc64.Checksum(data, ecma), 10)
-	if part, ok := u.have[number]; ok && part.Size == int64(len(data)) && deref(part.HashCRC64) == crc {
-		return deref(part.ETag), nil
+// put sends a part, unless OSS has it.
+func (u *upload) put(number int32, data []byte) (sentPart, error) {
+	sent := sentPart{number: number, size: int64(len(data))}
+	if part, ok := u.have[number]; ok && part.Size == sent.size {
+		if sent.crc = crc.Sum(data); deref(part.HashCRC64) == strconv.FormatUint(sent.crc, 10) {
+			sent.etag = deref(part.ETag)
+			return sent, nil
+		}
 	}
 	u.changed.Store(true)
 	out, err := u.oss.UploadPart(u.ctx, &oss.UploadPartRequest{
 		Bucket: &u.settings.Bucket, Key: oss.Ptr(u.object()), UploadId: &u.id, PartNumber: number, Body: bytes.NewReader(data),
 	})
 	if err != nil {
-		return "", err
+		return sentPart{}, err
 	}
-	return deref(out.ETag), nil
+	sent.etag = deref(out.ETag)
+	// The SDK compared it with that of the data, where OSS told it.
+	if sent.crc, err = strconv.ParseUint(deref(out.HashCRC64), 10, 64); err != nil {
+		sent.crc = crc.Sum(data)
+	}
+	return sent, nil
 }
 
 // complete makes the object of the parts and compares it with what was sent.
 func (u *upload) complete(ctx context.Context) (object, error) {
-	slices.SortFunc(u.etags, func(a, b oss.UploadPart) int { return cmp.Compare(a.PartNumber, b.PartNumber) })
+	slices.SortFunc(u.parts, func(a, b sentPart) int { return cmp.Compare(a.number, b.number) })
+	var parts []oss.UploadPart
+	var size int64
+	var sum uint64
+	for _, p := range u.parts {
+		parts = append(parts, oss.UploadPart{PartNumber: p.number, ETag: oss.Ptr(p.etag)})
+		size, sum = size+p.size, crc.Combine(sum, p.crc, p.size)
+	}
 	u.changed.Store(true)
 	out, err := u.oss.CompleteMultipartUpload(ctx, &oss.CompleteMultipartUploadRequest{
 		Bucket: &u.settings.Bucket, Key: oss.Ptr(u.object()), UploadId: &u.id, ForbidOverwrite: oss.Ptr("true"),
-		CompleteMultipartUpload: &oss.CompleteMultipartUpload{Parts: u.etags},
+		CompleteMultipartUpload: &oss.CompleteMultipartUpload{Parts: parts},
 	})
 	if is(err, "NoSuchUpload", "FileAlreadyExists") {
 		return u.ended(ctx, err)
@@ -336,7 +352,7 @@ func (u *upload) complete(ctx context.Context) (object, error) {
 	if err != nil {
 		return object{}, u.explainStore(ctx, "CompleteMultipartUpload", err)
 	}
-	want := object{Size: u.total, CRC: strconv.FormatUint(u.sum.Sum64(), 10)}
+	want := object{Size: size, CRC: strconv.FormatUint(sum, 10)}
 	if got := deref(out.HashCRC64); got != want.CRC {
 		err := fault.Outsidef("object %s arrived with CRC-64 %s where what was sent has %s; it was removed again", u.object(), got, want.CRC)
 		return object{}, cmp.Or(u.deleteObject(ctx, u.object()), err)

@@ -68,6 +68,16 @@ func (a *account) Lose(t testing.TB) bool {
 	return true
 }
 
+// Alter makes the newest image of the home region one for another architecture.
+func (a *account) Alter(testing.TB) bool {
+	images := a.Images(a.settings.Regions[0])
+	if len(images) == 0 {
+		return false
+	}
+	a.ChangeImage(a.settings.Regions[0], images[len(images)-1].ID, func(i *alibabatest.Image) { i.Architecture = "arm64" })
+	return true
+}
+
 // Dump tells of everything that the account has, by the names of images.
 func (a *account) Dump(t testing.TB) string {
 	var lines []string

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -23,7 +22,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/ebs"
 	ebstypes "github.com/aws/aws-sdk-go-v2/service/ebs/types"
 
-	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
@@ -83,23 +81,12 @@ func TestMoto(t *testing.T) {
 	signIn(t)
 	for _, row := range []struct {
 		summary string
-		img     func(t *testing.T) *publish.Image
+		img     func(t testing.TB) *publish.Image
 	}{
-		{"a small image", func(t *testing.T) *publish.Image {
+		{"a small image", func(t testing.TB) *publish.Image {
 			return publishtest.Image(t, publishtest.Options{Vendor: "ec2", Size: 5 << 20})
 		}},
-		{"the real one", func(t *testing.T) *publish.Image {
-			build := os.Getenv("DEBCLOUD_TEST_IMAGE")
-			if build == "" {
-				t.Skip("DEBCLOUD_TEST_IMAGE names no image")
-			}
-			img, err := publish.Open(publish.Options{BuildPath: passedAll(t, build), Stage: publish.Private, Type: "daily"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { img.Close() })
-			return img
-		}},
+		{"the real one", publishtest.RealImage},
 	} {
 		t.Run(row.summary, func(t *testing.T) {
 			img := row.img(t)
@@ -132,30 +119,6 @@ func TestMoto(t *testing.T) {
 			}
 		})
 	}
-}
-
-// passedAll returns the document of the same image with a report that lets it be published: how it did in its tests is not of interest here.
-func passedAll(t *testing.T, build string) string {
-	t.Helper()
-	doc, err := manifest.ReadBuild(build)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	if err := os.Symlink(doc.ImagePath(build), filepath.Join(dir, doc.Data.Image.Name)); err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(dir, filepath.Base(build))
-	if err := manifest.Write(path, doc); err != nil {
-		t.Fatal(err)
-	}
-	for _, suite := range []string{"check", "boot"} {
-		s := manifest.Suite{Name: suite, Started: time.Now(), Checks: []manifest.Check{{ID: "1-x", Name: "x holds", Result: manifest.Passed}}}
-		if err := manifest.RecordSuite(manifest.Base(path)+".report.json", doc, s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return path
 }
 
 // numbers puts one thing right: moto sends the indices of blocks as texts.

@@ -136,7 +136,7 @@ func (a *Publisher) lookAtSnapshot(ctx context.Context, region, id string) (s ty
 // fill writes the image into the pending snapshot, completes it, and compares what AWS says it has with what was written.
 func (p *publication) fill(ctx context.Context, id string) error {
 	written := &indices{}
-	sent, err := p.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: workers, Pad: true}, func(ctx context.Context, b raw.Block) error {
+	sent, err := p.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: workers, Pad: true, Digest: true}, func(ctx context.Context, b raw.Block) error {
 		written.add(int32(b.Index))
 		return p.putBlock(ctx, id, b)
 	})

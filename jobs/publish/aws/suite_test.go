@@ -72,6 +72,17 @@ func (a *account) Lose(t testing.TB) bool {
 	return true
 }
 
+// Alter makes the newest image one for another architecture.
+func (a *account) Alter(testing.TB) bool {
+	region := a.settings.Regions[0]
+	images := a.Images(region)
+	if len(images) == 0 {
+		return false
+	}
+	a.ChangeImage(region, images[len(images)-1].ID, func(i *awstest.Image) { i.Architecture = "arm64" })
+	return true
+}
+
 // Dump tells of everything that the account has, by the names of images.
 func (a *account) Dump(t testing.TB) string {
 	var lines []string

@@ -78,6 +78,17 @@ func (f *fake) Lose(testing.TB) bool {
 	return true
 }
 
+// Alter has the newest version tell of another type.
+func (f *fake) Alter(testing.TB) bool {
+	all := f.Versions()
+	if len(all) == 0 {
+		return false
+	}
+	last := all[len(all)-1]
+	f.SetTag(last.Definition, last.Name, tagType, "release")
+	return true
+}
+
 func TestSuite(t *testing.T) {
 	publishtest.Run(t, publishtest.Provider{Name: "azure", Vendor: "azure", Cloud: func(t testing.TB) publishtest.Cloud { return newFake(t) }})
 }

@@ -236,6 +236,12 @@ func (w *work) demandDefinition(ctx context.Context) error {
 // verify compares what the gallery says of the version with what was sent. It has no digest of it: each page was checked by its own
 // when it was sent.
 func (w *work) verify(v *armcompute.GalleryImageVersion) error {
+	wanted := tags(w.img)
+	for _, tag := range []string{tagName, tagFamily, tagType, tagVersion} { // which prune and people go by
+		if have := deref(v.Tags[tag]); have != *wanted[tag] {
+			return fault.WithHint(fault.Inputf("version %s of %s has the tag %s %q, where it was made with %q", w.number, w.definition, tag, have, *wanted[tag]), "someone changed it: set it back")
+		}
+	}
 	profile := v.Properties.StorageProfile
 	if profile == nil || profile.OSDiskImage == nil || profile.OSDiskImage.SizeInGB == nil {
 		return nil

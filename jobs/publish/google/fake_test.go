@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"crypto/md5"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
@@ -12,6 +11,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -44,6 +44,8 @@ type fake struct {
 	fails    map[string]string // operation kind → code of its error
 	idToken  string            // that the token service takes; "" for fakeIDToken
 	conflict int               // so many setIamPolicy find that someone else was quicker
+	// bucket, where it is set, opens objects that lie elsewhere than in objects.
+	bucket func(name string) (io.ReadCloser, error)
 }
 
 type fakeImage struct {
@@ -357,16 +359,18 @@ func (f *fake) insert(w http.ResponseWriter, body []byte) {
 		refuse(w, 409, "alreadyExists", "The resource '%s' already exists", i.Name)
 		return
 	}
-	o := f.objects[strings.TrimPrefix(i.RawDisk.Source, "https://storage.googleapis.com/"+fakeBucket+"/")]
-	if o == nil {
-		refuse(w, 404, "notFound", "no object %s", i.RawDisk.Source)
+	object, err := f.open(strings.TrimPrefix(i.RawDisk.Source, "https://storage.googleapis.com/"+fakeBucket+"/"))
+	if err != nil {
+		refuse(w, 404, "notFound", "no object %s: %v", i.RawDisk.Source, err)
 		return
 	}
+	defer object.Close()
 	if f.fails["insert"] != "" {
 		f.operate(w, "insert", nil)
 		return
 	}
-	size, err := diskSize(o.data)
+	sum := sha256.New()
+	size, err := diskSize(io.TeeReader(object, sum))
 	if err != nil || size>>30 != int64(i.DiskSizeGb) {
 		refuse(w, 400, "invalid", "the archive holds %d bytes: %v", size, err)
 		return
@@ -374,7 +378,8 @@ func (f *fake) insert(w http.ResponseWriter, body []byte) {
 	f.last++
 	i.ID, i.Status, i.SelfLink = number(f.last), "PENDING", "https://www.googleapis.com/compute/v1/projects/debian-test/global/images/"+i.Name
 	i.CreationTimestamp = time.Now().Format(time.RFC3339)
-	i.data = fmt.Sprintf("%x", sha256.Sum256(o.data))
+	io.Copy(sum, object) // what diskSize left
+	i.data = fmt.Sprintf("%x", sum.Sum(nil))
 	i.policy = map[string]any{"etag": "e", "version": 3, "bindings": []any{map[string]any{
 		"role": userRole, "members": []any{"allAuthenticatedUsers"}, "condition": map[string]any{"expression": "false"},
 	}, map[string]any{"role": "roles/owner", "members": []any{"user:x@debian.example"}}}}
@@ -386,9 +391,21 @@ func (f *fake) insert(w http.ResponseWriter, body []byte) {
 	})
 }
 
+// open opens an object, wherever it lies.
+func (f *fake) open(name string) (io.ReadCloser, error) {
+	if f.bucket != nil {
+		return f.bucket(name)
+	}
+	o := f.objects[name]
+	if o == nil {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(o.data)), nil
+}
+
 // diskSize is the size of the disk.raw in an archive, whose format has to be GNU's old one.
-func diskSize(data []byte) (int64, error) {
-	z, err := gzip.NewReader(bytes.NewReader(data))
+func diskSize(data io.Reader) (int64, error) {
+	z, err := gzip.NewReader(data)
 	if err != nil {
 		return 0, err
 	}
@@ -463,8 +480,7 @@ func (f *fake) chunk(w http.ResponseWriter, r *http.Request, body []byte, id str
 			return
 		}
 		o := &fakeObject{storageObject: s.object, data: s.data}
-		sum := md5.Sum(s.data)
-		o.Size, o.MD5 = number(len(s.data)), base64.StdEncoding.EncodeToString(sum[:])
+		o.Size = number(len(s.data))
 		o.CRC32C = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.Checksum(s.data, crc32.MakeTable(crc32.Castagnoli))))
 		o.TimeCreated = time.Now().Format(time.RFC3339)
 		f.objects[o.Name] = o

@@ -171,6 +171,15 @@ func (w *work) bring(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if there != nil && there.Status == "READY" { // the journal does not know what someone changed since
+		want, err := w.wanted()
+		if err != nil {
+			return err
+		}
+		if err := want.demand(there); err != nil {
+			return err
+		}
+	}
 	return w.deleteObject(ctx, w.object())
 }
 

@@ -1,8 +1,8 @@
 package google
 
 import (
+	"cmp"
 	"context"
-	"crypto/md5"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -14,9 +14,10 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
-	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/pgzip"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/pause"
@@ -30,7 +31,6 @@ type storageObject struct {
 	ContentType string            `json:"contentType,omitempty"`
 	Metadata    map[string]string `json:"metadata,omitempty"`
 	Size        number            `json:"size,omitempty"`
-	MD5         string            `json:"md5Hash,omitempty"`
 	CRC32C      string            `json:"crc32c,omitempty"`
 	TimeCreated string            `json:"timeCreated,omitempty"`
 }
@@ -77,7 +77,7 @@ func (w *work) sendObject(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	up := &resumable{work: w, ctx: ctx, md5: md5.New(), crc: crc32.New(crc32.MakeTable(crc32.Castagnoli)), buffer: make([]byte, 0, w.chunk)}
+	up := &resumable{work: w, ctx: ctx, crc: crc32.New(crc32.MakeTable(crc32.Castagnoli)), buffer: make([]byte, 0, w.chunk)}
 	if err := up.start(); err != nil {
 		return err
 	}
@@ -88,21 +88,37 @@ func (w *work) sendObject(ctx context.Context) error {
 	return up.finish()
 }
 
-// pack writes the tar.gz.
-func (w *work) pack(ctx context.Context, out io.Writer, extents []raw.Extent) error {
-	z, err := gzip.NewWriterLevel(out, gzip.BestSpeed)
+// pack writes the tar.gz. The compression is what takes longest in an upload, so each core has a part of it.
+func (w *work) pack(ctx context.Context, out io.Writer, extents []raw.Extent) (err error) {
+	end := &valve{out: out}
+	z, err := pgzip.NewWriterLevel(end, pgzip.BestSpeed)
 	if err != nil {
 		return err
 	}
+	// Its goroutines end with it. What they still have of an image that failed goes nowhere.
+	defer func() { err = cmp.Or(err, z.Close()) }()
 	modified := time.Time{} // the same image gives the same object
 	archive, err := sparsetar.NewWriter(z, "disk.raw", extents, gigabytes(w.img.Size()), modified)
+	if err == nil {
+		err = w.img.Copy(ctx, "upload", archive) // closes the archive
+	}
 	if err != nil {
-		return err
+		end.shut.Store(true)
 	}
-	if err := w.img.Copy(ctx, "upload", archive); err != nil { // closes the archive
-		return err
+	return err
+}
+
+// valve lets through what is written until it is shut.
+type valve struct {
+	out  io.Writer
+	shut atomic.Bool
+}
+
+func (v *valve) Write(p []byte) (int, error) {
+	if v.shut.Load() {
+		return 0, io.ErrClosedPipe
 	}
-	return z.Close()
+	return v.out.Write(p)
 }
 
 // resumable is a resumable upload (cloud.google.com/storage/docs/performing-resumable-uploads). The URL of its session is a secret:
@@ -113,7 +129,6 @@ type resumable struct {
 	session string
 	sent    int64
 	buffer  []byte
-	md5     hash.Hash
 	crc     hash.Hash32
 	done    *storageObject
 }
@@ -149,7 +164,6 @@ func (u *resumable) Write(p []byte) (int, error) {
 		}
 		part := p[:min(len(p), u.chunk-len(u.buffer))]
 		u.buffer = append(u.buffer, part...)
-		u.md5.Write(part)
 		u.crc.Write(part)
 		p = p[len(part):]
 	}
@@ -227,11 +241,11 @@ func (u *resumable) finish() error {
 	if u.done == nil {
 		return fault.Outsidef("object %s is not there after it was uploaded", u.object())
 	}
-	sum := binary.BigEndian.AppendUint32(nil, u.crc.Sum32())
-	crc, md5 := base64.StdEncoding.EncodeToString(sum), base64.StdEncoding.EncodeToString(u.md5.Sum(nil))
-	if u.done.CRC32C != crc || u.done.MD5 != md5 || u.done.Size != number(u.sent) {
+	// Google advises CRC32C for this, and its MD5 would cost more than all else that is done with a byte.
+	crc := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, u.crc.Sum32()))
+	if u.done.CRC32C != crc || u.done.Size != number(u.sent) {
 		lost := u.deleteObject(u.ctx, u.object())
-		return errors.Join(fault.Outsidef("object %s arrived with %d bytes, CRC32C %s and MD5 %s, and %d bytes with %s and %s were sent", u.object(), u.done.Size, u.done.CRC32C, u.done.MD5, u.sent, crc, md5), lost)
+		return errors.Join(fault.Outsidef("object %s arrived with %d bytes and CRC32C %s, and %d bytes with %s were sent", u.object(), u.done.Size, u.done.CRC32C, u.sent, crc), lost)
 	}
 	return nil
 }

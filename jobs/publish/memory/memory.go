@@ -198,7 +198,7 @@ func (w *work) snapshot(ctx context.Context, _ bool) (string, error) {
 		return id, err // an earlier try completed it and never learned that
 	}
 	w.changed.Store(true)
-	sent, err := w.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: 4, Pad: true}, func(ctx context.Context, b raw.Block) error {
+	sent, err := w.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: 4, Pad: true, Digest: true}, func(ctx context.Context, b raw.Block) error {
 		if w.BeforeBlock != nil {
 			w.BeforeBlock()
 		}

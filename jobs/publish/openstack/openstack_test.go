@@ -106,6 +106,16 @@ func (f *fake) Lose(testing.TB) bool {
 	return true
 }
 
+// Alter has the newest image tell of another distribution.
+func (f *fake) Alter(testing.TB) bool {
+	all := f.Regions["north"].Images()
+	if len(all) == 0 {
+		return false
+	}
+	f.Regions["north"].Set(all[len(all)-1].ID, "os_distro", "ubuntu")
+	return true
+}
+
 func TestSuite(t *testing.T) {
 	publishtest.Run(t, publishtest.Provider{Name: "openstack", Vendor: "genericcloud", Cloud: func(t testing.TB) publishtest.Cloud { return newFake(t) }})
 }

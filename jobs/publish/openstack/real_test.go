@@ -29,7 +29,6 @@ import (
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
-	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
@@ -396,35 +395,9 @@ func retireReal(t *testing.T, r *real) {
 	retire(t, p)
 }
 
-// passed copies a Build document, with a passing report: how the image did in its tests is not what is tried here.
-func passed(t *testing.T, build string) string {
-	t.Helper()
-	b := must(manifest.ReadBuild(build))(t)
-	copied := filepath.Join(t.TempDir(), filepath.Base(build))
-	if err := manifest.Write(copied, b); err != nil {
-		t.Fatal(err)
-	}
-	original := must(filepath.Abs(b.ImagePath(build)))(t)
-	if err := os.Symlink(original, b.ImagePath(copied)); err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range []string{"check", "boot"} {
-		s := manifest.Suite{Name: name, Started: time.Now(), Checks: []manifest.Check{{ID: "1-x", Name: "x", Result: manifest.Passed}}}
-		if err := manifest.RecordSuite(manifest.Base(copied)+".report.json", b, s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return copied
-}
-
 // comesBack takes a whole image of the straight path through Glance and reads it there again.
 func comesBack(t *testing.T, r *real) {
-	build := os.Getenv("DEBCLOUD_TEST_IMAGE")
-	if build == "" {
-		t.Skip("DEBCLOUD_TEST_IMAGE names no Build document")
-	}
-	img := must(publish.Open(publish.Options{BuildPath: passed(t, build)}))(t)
-	defer img.Close()
+	img := publishtest.RealImage(t)
 	o := r.newTenant(t, "member", "image_publisher")
 	p := o.publisher(t, &publishtest.Line{}, openJournal(t))
 	published := must(p.Publish(t.Context(), img, publish.Public))(t)
@@ -434,8 +407,8 @@ func comesBack(t *testing.T, r *real) {
 	file := must(os.Create(back))(t)
 	defer file.Close()
 	must(io.Copy(file, data))(t)
-	original := filepath.Join(filepath.Dir(build), img.Build.Data.Image.Name)
-	if out, err := exec.Command("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original, back).CombinedOutput(); err != nil {
+	original := must(img.Open(t.Context()))(t)
+	if out, err := exec.Command("qemu-img", "compare", "-f", "raw", "-F", "qcow2", original.Name(), back).CombinedOutput(); err != nil {
 		t.Errorf("the image in Glance is not the one that was published: %v\n%s", err, out)
 	}
 }

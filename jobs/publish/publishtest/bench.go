@@ -1,18 +1,21 @@
 package publishtest
 
 import (
+	"bufio"
 	"crypto/rand"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
-	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 )
 
 const (
@@ -57,21 +60,13 @@ func describe(b *testing.B, build string, f *os.File) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	extents, size, err := raw.Map(f)
-	if err != nil {
-		b.Fatal(err)
-	}
-	fingerprint := raw.NewFingerprint(size)
-	if err := raw.Copy(b.Context(), f, extents, size, func(int64) {}, fingerprint); err != nil {
-		b.Fatal(err)
-	}
-	digest, err := manifest.DigestOfFile(b.Context(), f.Name())
+	digest, fingerprint, err := manifest.SumsOfFile(b.Context(), f.Name())
 	if err != nil {
 		b.Fatal(err)
 	}
 	doc.Metadata.SetDigest(digest)
-	doc.Metadata.Annotations[manifest.AnnotationFingerprint] = fmt.Sprintf("sha256:%x", fingerprint.Sum())
-	doc.Data.Image.Size = size
+	doc.Metadata.Annotations[manifest.AnnotationFingerprint] = fingerprint
+	doc.Data.Image.Size = benchSize
 	if err := manifest.Write(build, doc); err != nil {
 		b.Fatal(err)
 	}
@@ -85,22 +80,87 @@ func describe(b *testing.B, build string, f *os.File) {
 	}
 }
 
-// OpenSSL returns how long openssl sha256 takes over a file, which is what an upload is held against.
-func OpenSSL(b *testing.B, path string) time.Duration {
+// BenchUpload publishes the image of BenchImage again and again, and compares that with openssl sha256 over its data: the time that it takes,
+// and the CPU time of this process, which others on the machine do not change much. It also tells the peak memory.
+func BenchUpload(b *testing.B, vendor string, upload func(img *publish.Image) error) {
 	b.Helper()
-	start := time.Now()
-	if out, err := exec.Command("openssl", "sha256", path).CombinedOutput(); err != nil {
-		b.Fatalf("openssl: %v: %s", err, out)
+	build, data := BenchImage(b, vendor)
+	var took, cpu, opensslTook, opensslCPU time.Duration
+	for n := 0; b.Loop(); n++ {
+		img, err := publish.Open(publish.Options{BuildPath: build, Stage: publish.Private, Type: "daily"})
+		if err != nil {
+			b.Fatal(err)
+		}
+		// The double keeps what it has, so each time it is another version.
+		img.Build.Data.Info.Version = fmt.Sprint("20260814-", n+1)
+		start, before := time.Now(), usage(b)
+		if err := upload(img); err != nil {
+			b.Fatal(err)
+		}
+		took += time.Since(start)
+		cpu += usage(b) - before
+		img.Close()
+		b.StopTimer()
+		start = time.Now()
+		c := exec.Command("openssl", "sha256", data)
+		if out, err := c.CombinedOutput(); err != nil {
+			b.Fatalf("openssl: %v: %s", err, out)
+		}
+		opensslTook += time.Since(start)
+		opensslCPU += c.ProcessState.UserTime() + c.ProcessState.SystemTime()
+		b.StartTimer()
 	}
-	return time.Since(start)
+	b.ReportMetric(opensslTook.Seconds()/took.Seconds(), "of-openssl")
+	b.ReportMetric(cpu.Seconds()/opensslCPU.Seconds(), "times-its-CPU")
+	b.ReportMetric(float64(self(b).Maxrss)/1024, "MiB-peak")
 }
 
-// ReportPeak reports the peak memory of the process in MiB, a double's in it included.
-func ReportPeak(b *testing.B) {
-	b.Helper()
-	var r unix.Rusage
+// usage is the CPU time of this process so far.
+func usage(b *testing.B) time.Duration {
+	r := self(b)
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+}
+
+func self(b *testing.B) (r unix.Rusage) {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &r); err != nil {
 		b.Fatal(err)
 	}
-	b.ReportMetric(float64(r.Maxrss)/1024, "MiB-peak")
+	return r
+}
+
+const envApart = "DEBCLOUD_BENCH_DOUBLE"
+
+// Apart runs a double in a process of its own until the end of the bench, so that its work and memory are not taken for the publisher's:
+// the process is this program once more, up to this call. serve starts the double and returns its address.
+func Apart(b *testing.B, serve func() (address string)) (address string) {
+	b.Helper()
+	if os.Getenv(envApart) != "" {
+		fmt.Printf("\n%s %s\n", envApart, serve())
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the other one ends
+		os.Exit(0)
+	}
+	c := exec.Command(os.Args[0], "-test.run", "^$", "-test.bench", "^"+b.Name()+"$", "-test.benchtime", "1x")
+	c.Env = append(os.Environ(), envApart+"=1")
+	until, err := c.StdinPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	said, err := c.StdoutPipe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		until.Close()
+		_ = c.Wait() // how it ended is of no interest
+	})
+	for lines := bufio.NewScanner(said); lines.Scan(); {
+		if address, ok := strings.CutPrefix(lines.Text(), envApart+" "); ok {
+			return address
+		}
+	}
+	b.Fatal("the double did not start")
+	return ""
 }

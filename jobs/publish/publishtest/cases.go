@@ -38,6 +38,7 @@ func Run(t *testing.T, p Provider) {
 		{"two publishers at once", s.two, false},
 		{"a publisher that does not wait", s.busy, p.NoJournal},
 		{"what the cloud lost comes back", s.lost, false},
+		{"what was altered on the cloud is noticed", s.alteredThere, false},
 		{"throttling and 5xx are tried again", s.throttled, p.NoRequests},
 		{"an outage is told as one", s.outage, p.NoRequests},
 		{"cancelled at any request", s.cancelled, false},
@@ -287,6 +288,37 @@ func (s *suite) lost(t *testing.T) {
 		t.Error("it says that it changed nothing")
 	}
 	c.demandDump("after the loss", want)
+}
+
+// alteredThere has an image altered at the cloud between the stages, and after both. No publication may say then that all is well while it is not: it
+// puts that right, or it refuses. The journal, which says that the step was done, must not keep it from looking.
+func (s *suite) alteredThere(t *testing.T) {
+	want, _, _ := s.reference(t)
+	for _, stage := range []publish.Stage{publish.Private, publish.Public} {
+		for _, journal := range []string{"with its journal", "without its journal"} {
+			c := newScene(t, s.p)
+			alterer, ok := c.cloud.(Alterer)
+			if !ok {
+				t.Skip("on this cloud nothing is altered")
+			}
+			c.demand("the older version", try{build: s.older})
+			c.demand("the younger version", try{build: s.build, stage: stage})
+			before := c.dump()
+			if !alterer.Alter(t) || c.dump() == before {
+				t.Fatal("the cloud altered nothing, or its dump does not tell it")
+			}
+			if journal == "without its journal" {
+				c.loseJournal()
+			}
+			_, err := c.publish(try{build: s.build})
+			if err != nil && fault.KindOf(err) != fault.Input {
+				t.Errorf("altered when it was %s, %s: the error is %v", stage, journal, err)
+			}
+			if err == nil && c.dump() != want {
+				t.Errorf("altered when it was %s, and published %s: nobody noticed\n%s", stage, journal, difference(want, c.dump()))
+			}
+		}
+	}
 }
 
 func (s *suite) throttled(t *testing.T) {

@@ -39,3 +39,9 @@ type Cloud interface {
 type Loser interface {
 	Lose(t testing.TB) bool
 }
+
+// Alterer is a Cloud on which the newest image can be altered, as by someone's hand: something that Publish asked for, and that users would notice. It
+// tells whether there was one.
+type Alterer interface {
+	Alter(t testing.TB) bool
+}

@@ -180,6 +180,17 @@ func (s *scene) demandNoSecrets() {
 	}
 }
 
+// Journal opens a new journal, in memory where there is such a place. It is closed with the test.
+func Journal(t testing.TB) *journal.Journal {
+	t.Helper()
+	j, err := journal.Open(t.Context(), filepath.Join(tempDir(t), "journal.db"), journal.Wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	return j
+}
+
 // tempDir is t.TempDir in memory, where there is such a place: everything of a journal is synced, which takes long on a busy disk.
 func tempDir(t testing.TB) string {
 	t.Helper()

@@ -147,10 +147,16 @@ func New(s Settings) *Cloud {
 func (c *Cloud) Close() { c.server.Close() }
 
 // Transport leads every request to the cloud, whatever its host is, without TLS.
-func (c *Cloud) Transport() http.RoundTripper {
+func (c *Cloud) Transport() http.RoundTripper { return Transport(c.URL()) }
+
+// URL is where the cloud listens.
+func (c *Cloud) URL() string { return c.server.URL }
+
+// Transport is that of the cloud which listens at an address, for those in another process.
+func Transport(address string) http.RoundTripper {
 	own := http.DefaultTransport.(*http.Transport).Clone()
 	own.MaxIdleConnsPerHost = 32
-	to, err := url.Parse(c.server.URL)
+	to, err := url.Parse(address)
 	if err != nil {
 		panic(err) // the URL is httptest's
 	}

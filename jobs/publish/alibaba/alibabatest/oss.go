@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/xml"
 	"fmt"
-	"hash/crc64"
 	"maps"
 	"net/http"
 	"net/url"
@@ -14,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/alibaba/crc"
 )
 
 // bucket is the account's bucket.
@@ -50,8 +51,6 @@ type part struct {
 // smallest part but the last, bytes.
 const minPart = 100 << 10
 
-var ecma = crc64.MakeTable(crc64.ECMA)
-
 // Objects returns the keys of all objects, sorted.
 func (c *Cloud) Objects() []string {
 	c.mu.Lock()
@@ -75,7 +74,7 @@ func (c *Cloud) Uploads() []string {
 func (c *Cloud) PutObject(key string, data []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bucket.objects[key] = &Object{Key: key, Data: data, Size: int64(len(data)), crc: crc64.Checksum(data, ecma), Modified: c.now()}
+	c.bucket.objects[key] = &Object{Key: key, Data: data, Size: int64(len(data)), crc: crc.Sum(data), Modified: c.now()}
 }
 
 type xmlError struct {
@@ -205,7 +204,7 @@ func (c *Cloud) putPart(w http.ResponseWriter, q url.Values, key string, body []
 	if err != nil || number < 1 || number > 10000 {
 		return refuse(400, "InvalidArgument", "part number %q", q.Get("partNumber"))
 	}
-	p := &part{size: int64(len(body)), crc: crc64.Checksum(body, ecma)}
+	p := &part{size: int64(len(body)), crc: crc.Sum(body)}
 	if c.settings.Discard {
 		p.etag = fmt.Sprintf(`"%X"`, p.crc)
 	} else {
@@ -308,11 +307,11 @@ func (c *Cloud) sum(u *Upload, data []byte) uint64 {
 		return 1
 	}
 	if !c.settings.Discard {
-		return crc64.Checksum(data, ecma)
+		return crc.Sum(data)
 	}
 	sum := uint64(0)
 	for _, n := range slices.Sorted(maps.Keys(u.parts)) {
-		sum = combine(sum, u.parts[n].crc, u.parts[n].size)
+		sum = crc.Combine(sum, u.parts[n].crc, u.parts[n].size)
 	}
 	return sum
 }
