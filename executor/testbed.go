@@ -160,9 +160,22 @@ func (t *testbed) take(_ http.ResponseWriter, r *http.Request) error {
 	}
 	path, err := t.driver.node.HandedDisk(r.Context(), t.job.Lasting.Name, name)
 	if err != nil {
+		t.release(name, path)
 		return err
 	}
-	return store(path, r.Body, size)
+	if err := store(path, r.Body, size); err != nil {
+		t.release(name, path)
+		return err
+	}
+	return nil
+}
+
+// release gives back the share of a disk that did not arrive whole.
+func (t *testbed) release(name, path string) {
+	_ = os.Remove(path)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.handed, name)
 }
 
 func (t *testbed) reserve(name string, size int64) error {

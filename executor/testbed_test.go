@@ -101,8 +101,21 @@ func TestTestbed(t *testing.T) {
 	}
 	defer h.Close()
 	spec := vm.Spec{Name: "sibling", Image: image, MemoryMiB: 256, CPUs: 1, Network: &vm.Interface{Addr: network.Addr()}}
+	started := make(chan error, 1)
+	go func() { // as "debcloud boot" does with both firmwares: the image is handed over once
+		beside := spec
+		beside.Name, beside.Network = "beside", nil
+		other, err := h.Start(ctx, beside)
+		if err == nil {
+			err = other.Destroy(ctx)
+		}
+		started <- err
+	}()
 	domain, err := h.Start(ctx, spec)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	for !bytes.Contains(domain.Console(), []byte("the guest got: a page")) {

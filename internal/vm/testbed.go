@@ -73,11 +73,14 @@ func (h *Host) power() power {
 type bedClient struct {
 	socket string
 	http   *http.Client
-	handed map[string]string // disks by their path
+
+	handing chan struct{}     // holds one value while a disk is handed over; of the fields below it
+	handed  map[string]string // disks by their path
+	named   int               // disks, also those whose handing over failed
 }
 
 func dialBed(ctx context.Context, socket string) (*bedClient, Accel, error) {
-	b := &bedClient{socket: socket, handed: make(map[string]string)}
+	b := &bedClient{socket: socket, handing: make(chan struct{}, 1), handed: make(map[string]string)}
 	b.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return b.dial(ctx) }}}
 	var bed Bed
 	body, err := b.do(ctx, http.MethodGet, "/", nil)
@@ -172,10 +175,17 @@ type bufferedConn struct {
 
 func (c *bufferedConn) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// hand gives the bed a disk, each file once, and returns its name there.
+// hand gives the bed a disk, each file once, and returns its name there. Machines that start side by side from one image wait for the one
+// that hands it over.
 func (b *bedClient) hand(ctx context.Context, path, format string) (string, error) {
 	if orDefault(format, "raw") != "raw" {
 		return "", fault.Inputf("a test bed takes raw images only, and %s is %s", path, format)
+	}
+	select {
+	case b.handing <- struct{}{}:
+		defer func() { <-b.handing }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
 	}
 	if name, ok := b.handed[path]; ok {
 		return name, nil
@@ -189,7 +199,8 @@ func (b *bedClient) hand(ctx context.Context, path, format string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	name := fmt.Sprintf("disk%d", len(b.handed))
+	name := fmt.Sprintf("disk%d", b.named)
+	b.named++
 	if _, err := b.do(ctx, http.MethodPut, fmt.Sprintf("/disks/%s?size=%d", name, info.Size()), compressed(f)); err != nil {
 		return "", fmt.Errorf("hand over %s: %w", path, err)
 	}
