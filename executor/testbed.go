@@ -160,19 +160,19 @@ func (t *testbed) take(_ http.ResponseWriter, r *http.Request) error {
 	}
 	path, err := t.driver.node.HandedDisk(r.Context(), t.job.Lasting.Name, name)
 	if err != nil {
-		t.release(name, path)
+		t.release(name)
 		return err
 	}
 	if err := store(path, r.Body, size); err != nil {
-		t.release(name, path)
+		_ = os.Remove(path)
+		t.release(name)
 		return err
 	}
 	return nil
 }
 
-// release gives back the share of a disk that did not arrive whole.
-func (t *testbed) release(name, path string) {
-	_ = os.Remove(path)
+// release gives back the name and the share of a disk that did not arrive whole.
+func (t *testbed) release(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.handed, name)

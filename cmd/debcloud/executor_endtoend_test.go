@@ -23,8 +23,48 @@ import (
 //
 // The jobs take debcloud from the tools disk, by an overlay of the templates; the rest of the pipeline is as it is generated.
 func TestLongExecutorEndToEnd(t *testing.T) {
+	p := newPlayedPipeline(t)
+	for _, kind := range []string{"build", "check", "boot"} {
+		p.play(t, kind)
+	}
+	if n := p.store.Artifacts(); n != 3 {
+		t.Errorf("%d artifacts were stored, want 3", n)
+	}
+}
+
+// TestLongExecutorBoots takes the image of the other tests through the jobs after its build, which under emulation takes most of the time.
+func TestLongExecutorBoots(t *testing.T) {
+	built := os.Getenv("DEBCLOUD_TEST_IMAGE")
+	if built == "" {
+		t.Skip("DEBCLOUD_TEST_IMAGE is not set: run make test-long")
+	}
+	p := newPlayedPipeline(t)
+	dir := t.TempDir()
+	base := strings.TrimSuffix(built, ".build.json")
+	mustRun(t, dir, "sh", "-c", `mkdir out && cp --sparse=always "$1.build.json" "$1.raw" out/`, "sh", base)
+	p.ids["build "+playedCell] = nextJob
+	mustRun(t, dir, filepath.Join(p.programs, "gitlab-runner"), "artifacts-uploader", "--url", p.server, "--token", "secret", "--id", fmt.Sprint(nextJob), "--path", "out")
+	for _, kind := range []string{"check", "boot"} {
+		p.play(t, kind)
+	}
+}
+
+const playedCell = "trixie genericcloud amd64"
+
+// playedPipeline is a generated child pipeline and all that its jobs run on.
+type playedPipeline struct {
+	*pipeline
+	bed      *runnertest.Bed
+	runner   *runnertest.Runner
+	store    *runnertest.Coordinator
+	server   string // URL of the store, on the host
+	programs string // directory of those that guests get
+}
+
+func newPlayedPipeline(t *testing.T) *playedPipeline {
+	t.Helper()
 	if !longTests() {
-		t.Skip("it builds an image in an emulated VM: run make test-long")
+		t.Skip("it takes an image through emulated VMs: run make test-long")
 	}
 	programs, err := guestPrograms()
 	if err != nil {
@@ -35,33 +75,31 @@ gitlab_runner: %s
 testbed: {unprotected: true, projects: [cloud-team/*], budget: {vms: 2, cpus: 4, memory: 4GiB, disk: 20GiB}}
 `, filepath.Join(programs, "gitlab-runner"))})
 	b.Import(t, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
-	store := &runnertest.Coordinator{Dir: t.TempDir()}
+	p := &playedPipeline{pipeline: generatePipeline(t, strings.Fields(playedCell)), bed: b, runner: newRunner(t, b), store: &runnertest.Coordinator{Dir: t.TempDir()}, programs: programs}
+	p.runner.Env = []string{"DEBCLOUD_EXECUTOR_AGENT=" + filepath.Join(programs, "debcloud")}
 	mux := http.NewServeMux()
 	mux.Handle("/repository.git/", http.StripPrefix("/repository.git/", http.FileServer(http.Dir(bareRepository(t)))))
-	mux.Handle("/api/v4/jobs/", store)
+	mux.Handle("/api/v4/jobs/", p.store)
 	server := httptest.NewServer(mux)
-	defer server.Close()
+	t.Cleanup(server.Close)
+	p.server, p.url = server.URL, strings.Replace(server.URL, "127.0.0.1", "10.0.2.2", 1)
+	return p
+}
 
-	p := generatePipeline(t, "trixie", "genericcloud", "amd64")
-	p.url = strings.Replace(server.URL, "127.0.0.1", "10.0.2.2", 1)
-	r := newRunner(t, b)
-	r.Env = []string{"DEBCLOUD_EXECUTOR_AGENT=" + filepath.Join(programs, "debcloud")}
-	for _, kind := range []string{"build", "check", "boot"} {
-		begun := time.Now()
-		o := r.Play(t.Context(), p.job(t, kind+" trixie genericcloud amd64"))
-		for _, c := range o.Calls {
-			t.Logf("%-32s exit %d after %v, CPU %v", c.Name, c.Exit, c.Took.Round(100*time.Millisecond), c.CPU.Round(time.Millisecond))
-		}
-		t.Logf("%s took %v; its log:\n%s", kind, time.Since(begun).Round(time.Second), o.Log)
-		if o.State != "success" {
-			log, _ := os.ReadFile(b.Log)
-			t.Fatalf("%s: %s %s; the host's log:\n%s", kind, o.State, o.Reason, log[max(0, len(log)-5000):])
-		}
-		nothingLeft(t, b)
+// play demands that the job of a kind succeeds and leaves nothing.
+func (p *playedPipeline) play(t *testing.T, kind string) {
+	t.Helper()
+	begun := time.Now()
+	o := p.runner.Play(t.Context(), p.job(t, kind+" "+playedCell))
+	for _, c := range o.Calls {
+		t.Logf("%-32s exit %d after %v, CPU %v", c.Name, c.Exit, c.Took.Round(100*time.Millisecond), c.CPU.Round(time.Millisecond))
 	}
-	if n := store.Artifacts(); n != 3 {
-		t.Errorf("%d artifacts were stored, want 3", n)
+	t.Logf("%s took %v; its log:\n%s", kind, time.Since(begun).Round(time.Second), o.Log)
+	if o.State != "success" {
+		log, _ := os.ReadFile(p.bed.Log)
+		t.Fatalf("%s: %s %s; the host's log:\n%s", kind, o.State, o.Reason, log[max(0, len(log)-5000):])
 	}
+	nothingLeft(t, p.bed)
 }
 
 // pipeline is a generated child pipeline, as GitLab sees it.
@@ -84,14 +122,14 @@ type pipelineJob struct {
 	} `json:"artifacts"`
 }
 
-func generatePipeline(t *testing.T, release, vendor, arch string) *pipeline {
+func generatePipeline(t *testing.T, cell []string) *pipeline {
 	t.Helper()
 	templates := t.TempDir()
 	overlay := `(import 'debcloud/settings.libsonnet') + { prepare: ['ln -s "$(command -v debcloud)" debcloud'] }`
 	if err := os.WriteFile(filepath.Join(templates, "settings.libsonnet"), []byte(overlay), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("debcloud", "pipeline", "--release", release, "--vendor", vendor, "--arch", arch, "--templates", templates).Output()
+	out, err := exec.Command("debcloud", "pipeline", "--release", cell[0], "--vendor", cell[1], "--arch", cell[2], "--templates", templates).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,11 +70,11 @@ func NewBed(t testing.TB, o Options) *Bed {
 	return b
 }
 
-// Import brings a VM image into the pool: that of the Build document at a path, else the runner image, which it builds.
-func (b *Bed) Import(t testing.TB, name, document string) {
+// Import brings a VM image into the pool: the one at a path, else the runner image, which it builds.
+func (b *Bed) Import(t testing.TB, name, path string) {
 	t.Helper()
-	args := []string{"executor", "--settings", b.Settings, "image", "import", "--name", name, document}
-	if document == "" {
+	args := []string{"executor", "--settings", b.Settings, "image", "import", "--name", name, path}
+	if path == "" {
 		args = []string{"executor", "--settings", b.Settings, "image", "build", "--name", name, "--work", t.TempDir()}
 	}
 	begun := time.Now()
