@@ -62,7 +62,7 @@ func startGuest(t *testing.T, h *Host, s Spec) *Domain {
 // printed waits until the console has said text n times.
 func printed(t *testing.T, d *Domain, text string, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if bytes.Count(d.Console(), []byte(text)) >= n {
 			return
 		}
