@@ -343,9 +343,10 @@ func (d *Driver) upInTime(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("its agent answers, but its system was not up %v later", limit))
 }
 
-// outfitScript waits for the system, because the agent answers before it is up, makes the directories %s, and prints the programs that are missing.
+// outfitScript waits for the system, because the agent answers before it is up, makes directories, and prints the programs that
+// are missing.
 const outfitScript = `if [ -d /run/systemd/system ]; then
-	case $(systemctl is-system-running --wait 2>/dev/null) in maintenance | stopping) exit 4 ;; esac
+	case $(systemctl is-system-running --wait 2>/dev/null) in maintenance) exit 4 ;; esac
 fi
 mkdir -p %s || exit 3
 for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done`

@@ -5,7 +5,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
+	"salsa.debian.org/cloud-team/debcloud/internal/dirlock"
 )
 
 const directoryPrefix = "debcloud-boot-"
@@ -21,7 +21,7 @@ func directory(parent string) (dir string, remove func(), err error) {
 		if dir, err = os.MkdirTemp(parent, directoryPrefix); err != nil {
 			return "", nil, err
 		}
-		if f := lock(dir); f != nil {
+		if f, err := dirlock.Try(dir); err == nil {
 			return dir, func() { _ = os.RemoveAll(dir); _ = f.Close() }, nil
 		}
 	}
@@ -31,25 +31,9 @@ func directory(parent string) (dir string, remove func(), err error) {
 func sweep(parent string) {
 	found, _ := filepath.Glob(filepath.Join(parent, directoryPrefix+"*"))
 	for _, dir := range found {
-		if f := lock(dir); f != nil {
+		if f, err := dirlock.Try(dir); err == nil {
 			_ = os.RemoveAll(dir)
 			_ = f.Close()
 		}
 	}
-}
-
-// lock returns nil where another process has the directory, or has just taken it away.
-func lock(dir string) *os.File {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	mine, err1 := f.Stat()
-	there, err2 := os.Stat(dir)
-	if err != nil || err1 != nil || err2 != nil || !os.SameFile(mine, there) {
-		_ = f.Close()
-		return nil
-	}
-	return f
 }
