@@ -8,14 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,43 +32,15 @@ func startMoto(t *testing.T) (endpoint string) {
 	if err != nil {
 		t.Skip("moto_server is not installed here")
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_, port, _ := net.SplitHostPort(address)
-	l.Close()
-	c := exec.Command(path, "-H", "127.0.0.1", "-p", port)
-	c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })
-	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	c.Stdout, c.Stderr = &said, &said
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait(); close(ended) }()
-	t.Cleanup(func() {
-		syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
-		<-ended
-		if t.Failed() {
-			t.Logf("moto_server said: %s", said.String())
-		}
+	address, err := publishtest.Serve(t, func(port string) *exec.Cmd {
+		c := exec.Command(path, "-H", "127.0.0.1", "-p", port)
+		c.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "AWS_") })
+		return c
 	})
-	for {
-		if conn, err := net.Dial("tcp", address); err == nil {
-			conn.Close()
-			return "http://" + address
-		}
-		select {
-		case err := <-ended:
-			t.Skipf("moto_server does not run here: %v: %s", err, said.String())
-		case <-t.Context().Done():
-			t.Fatal("moto_server does not answer")
-		case <-time.After(200 * time.Millisecond):
-		}
+	if err != nil {
+		t.Skipf("moto_server does not run here: %v", err)
 	}
+	return "http://" + address
 }
 
 // forgotten are properties that moto does not keep, or gets wrong.

@@ -4,15 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
-	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -97,37 +93,16 @@ func demandNoZeroPages(t *testing.T, pages *pageblob.Client) {
 // startAzurite returns the address, signed, of an empty page blob of size bytes.
 func startAzurite(t *testing.T, modules string, size int64) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := publishtest.Serve(t, func(port string) *exec.Cmd {
+		c := exec.Command(filepath.Join(modules, ".bin", "azurite-blob"), "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent",
+			"--blobHost", "127.0.0.1", "--blobPort", port)
+		c.Dir = t.TempDir()
+		return c
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	c := exec.Command(filepath.Join(modules, ".bin", "azurite-blob"), "--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent",
-		"--blobHost", "127.0.0.1", "--blobPort", fmt.Sprint(port))
-	c.Dir = t.TempDir()
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	c.Stdout, c.Stderr = &said, &said
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Process.Kill()
-		c.Wait()
-	})
-	account := fmt.Sprintf("http://127.0.0.1:%d/devstoreaccount1", port)
-	deadline := time.Now().Add(5 * time.Minute)
-	for {
-		if response, err := http.Get(account); err == nil {
-			response.Body.Close()
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("Azurite does not answer: %s", said.String())
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	account := "http://" + address + "/devstoreaccount1"
 	return makeBlob(t, account, size)
 }
 

@@ -14,16 +14,13 @@ import (
 	"io"
 	"io/fs"
 	"math"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/holding"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
@@ -127,36 +124,22 @@ func startStorage(t *testing.T) *storage {
 	if program == "" {
 		t.Skipf("%s does not name the program fake-gcs-server: make test builds it", envStorage)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := publishtest.Serve(t, func(port string) *exec.Cmd {
+		c := exec.Command(program, "-scheme", "http", "-host", "127.0.0.1", "-port", port, "-backend", "memory", "-log-level", "error")
+		c.Dir, c.Env = t.TempDir(), []string{}
+		return c
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := l.Addr().(*net.TCPAddr).Port
-	l.Close()
-	c := exec.Command(program, "-scheme", "http", "-host", "127.0.0.1", "-port", fmt.Sprint(port), "-backend", "memory", "-log-level", "error")
-	c.Dir, c.Env = t.TempDir(), []string{}
-	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	c.Stdout, c.Stderr = &said, &said
-	if err := c.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		c.Process.Kill()
-		c.Wait()
-	})
-	s := &storage{address: fmt.Sprintf("http://127.0.0.1:%d", port)}
+	s := &storage{address: "http://" + address}
 	s.alive.Store(math.MaxInt64)
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
-		response, err := http.Post(s.address+"/storage/v1/b", "application/json", strings.NewReader(`{"name": "`+fakeBucket+`"}`))
-		if err == nil && response.StatusCode == http.StatusOK {
-			response.Body.Close()
-			return s
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("fake-gcs-server does not answer: %v: %s", err, said.String())
-		}
+	response, err := http.Post(s.address+"/storage/v1/b", "application/json", strings.NewReader(`{"name": "`+fakeBucket+`"}`))
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("make a bucket: %v %v", response, err)
 	}
+	response.Body.Close()
+	return s
 }
 
 // publisher returns a Publisher whose bucket is there, and all else at the fake.
