@@ -72,7 +72,7 @@ func Load(ctx context.Context, path string) (*Config, error) {
 }
 
 func loadJsonnet(ctx context.Context, fsys fs.FS, label, name string) (*Config, error) {
-	text, err := evaluate(ctx, fsys, label, name, "")
+	text, err := evaluate(ctx, fsys, label, name)
 	if err != nil {
 		return nil, err
 	}

@@ -24,26 +24,43 @@ const (
 )
 
 // evaluate runs the Jsonnet file name of fsys and returns JSON. Imports cannot leave fsys. label stands for fsys in messages.
-// With an argument, which is JSON, the file has to be a function of it.
 //
 // go-jsonnet cannot be cancelled: when the context, the time or the memory ends, its goroutine is left behind, and
 // the caller is expected to end the program soon.
-func evaluate(ctx context.Context, fsys fs.FS, label, name, argument string) (string, error) {
+func evaluate(ctx context.Context, fsys fs.FS, label, name string) (string, error) {
+	return newLibrary(fsys, label).run(ctx, name, fmt.Sprintf("import %q", name))
+}
+
+// library is a folder of Jsonnet files, each of which is parsed once. It is for one goroutine at a time.
+type library struct {
+	vm    *jsonnet.VM
+	label string
+}
+
+func newLibrary(fsys fs.FS, label string) *library {
 	vm := jsonnet.MakeVM()
 	vm.MaxStack = maxStack
 	vm.Importer(&confinedImporter{fsys: fsys, label: label, cache: map[string]jsonnet.Contents{}})
-	program := fmt.Sprintf("import %q", name)
-	if argument != "" {
-		program = fmt.Sprintf("function(argument) (%s)(std.parseJson(argument))", program)
-		vm.TLAVar("argument", argument)
-	}
+	return &library{vm, label}
+}
+
+// parse parses a file before it is needed. Its errors come when it is. Nothing bounds it, so it is for files that are known.
+func (l *library) parse(name string) { _, _, _ = l.vm.ImportAST("", name) }
+
+// call evaluates the function in file name with an argument, which is JSON.
+func (l *library) call(ctx context.Context, name, argument string) (string, error) {
+	l.vm.TLAVar("argument", argument)
+	return l.run(ctx, name, fmt.Sprintf("function(argument) (import %q)(std.parseJson(argument))", name))
+}
+
+func (l *library) run(ctx context.Context, name, snippet string) (string, error) {
 	type result struct {
 		json string
 		err  error
 	}
 	done := make(chan result, 1)
 	go func() {
-		json, err := vm.EvaluateAnonymousSnippet("<debcloud>", program)
+		json, err := l.vm.EvaluateAnonymousSnippet("<debcloud>", snippet)
 		done <- result{json, err}
 	}()
 	stop := watch(ctx)
@@ -55,7 +72,7 @@ func evaluate(ctx context.Context, fsys fs.FS, label, name, argument string) (st
 		}
 		return r.json, nil
 	case err := <-stop.reached:
-		return "", fmt.Errorf("evaluate %s: %w", path.Join(label, name), err)
+		return "", fmt.Errorf("evaluate %s: %w", path.Join(l.label, name), err)
 	}
 }
 

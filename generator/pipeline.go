@@ -33,8 +33,25 @@ type Layout struct {
 	Version   image.Version // of all images; of a plan of type release, the daily version that it promotes
 	PartName  string        // what the names of further files begin with: child-pipeline
 
-	fileSize     int // bytes; maxPipelineSize where 0
-	artifactSize int // bytes, packed; maxArtifactSize where 0
+	ahead        chan *library // from Prepare
+	fileSize     int           // bytes; maxPipelineSize where 0
+	artifactSize int           // bytes, packed; maxArtifactSize where 0
+}
+
+// Prepare begins to parse the built-in templates, so that they are ready when the plan is. A team's own wait for Lay, which bounds what they may take.
+func (l *Layout) Prepare() {
+	if l.Templates != "" {
+		return
+	}
+	l.ahead = make(chan *library, 1)
+	go func() {
+		builtIn := newLibrary(overlay{nil}, builtInTemplates)
+		names, _ := fs.Glob(templates.Files, "*.*sonnet")
+		for _, name := range names {
+			builtIn.parse(name)
+		}
+		l.ahead <- builtIn
+	}()
 }
 
 // templateContext is the argument of pipeline.jsonnet.
@@ -171,27 +188,33 @@ func groupCells(cells []manifest.PlanCell, size int) [][]manifest.PlanCell {
 	return append(groups, group)
 }
 
+// builtInTemplates names the embedded templates in messages.
+const builtInTemplates = "templates"
+
 // evaluator evaluates the templates for one pipeline.
 type evaluator struct {
-	fsys    fs.FS
-	label   string
+	library *library
 	context templateContext
 	close   func()
 }
 
 func (l Layout) evaluator(t image.UploadType) (*evaluator, error) {
-	e := &evaluator{fsys: overlay{nil}, label: "templates", context: templateContext{Type: t}, close: func() {}}
+	e := &evaluator{context: templateContext{Type: t}, close: func() {}}
 	if l.Version != (image.Version{}) {
 		e.context.Version = l.Version.String()
 	}
-	if l.Templates == "" {
-		return e, nil
+	switch {
+	case l.ahead != nil:
+		e.library = <-l.ahead
+	case l.Templates == "":
+		e.library = newLibrary(overlay{nil}, builtInTemplates)
+	default:
+		root, err := os.OpenRoot(l.Templates)
+		if err != nil {
+			return nil, fault.Inputf("--templates %s: %w", l.Templates, bare(err))
+		}
+		e.library, e.close = newLibrary(overlay{root.FS()}, l.Templates), func() { root.Close() }
 	}
-	root, err := os.OpenRoot(l.Templates)
-	if err != nil {
-		return nil, fault.Inputf("--templates %s: %w", l.Templates, bare(err))
-	}
-	e.fsys, e.label, e.close = overlay{root.FS()}, l.Templates, func() { root.Close() }
 	return e, nil
 }
 
@@ -208,7 +231,7 @@ func (e *evaluator) file(ctx context.Context, cells []manifest.PlanCell, parts [
 	if err != nil {
 		return nil, err
 	}
-	text, err := evaluate(ctx, e.fsys, e.label, "pipeline.jsonnet", string(argument))
+	text, err := e.library.call(ctx, "pipeline.jsonnet", string(argument))
 	return []byte(text), err
 }
 

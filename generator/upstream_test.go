@@ -147,7 +147,7 @@ func TestMatrixIsUpstreams(t *testing.T) {
 }
 
 func evaluateMatrix(ctx context.Context) (string, error) {
-	return evaluate(ctx, vmimages.Matrix, "vmimages", "matrix.jsonnet", "")
+	return evaluate(ctx, vmimages.Matrix, "vmimages", "matrix.jsonnet")
 }
 
 func compact(t *testing.T, v any) string {

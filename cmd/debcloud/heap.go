@@ -1,8 +1,8 @@
 package main
 
 import (
-	"runtime"
 	"runtime/debug"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,10 +15,35 @@ const heapSize = 32 << 20
 // worth collecting before that is used up.
 func prepareHeap() {
 	debug.SetGCPercent(-1)
-	region := make([]byte, heapSize) // fresh from the kernel, so Go does not touch it
-	_ = unix.Madvise(region[(2<<20):], unix.MADV_HUGEPAGE)
-	runtime.KeepAlive(region)
-	region = nil
-	runtime.GC()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		var top byte // near the end of the stack, also after that has grown
+		adviseStack(&top, nil)
+	}()
+	<-done
+	debug.SetMemoryLimit(2 * heapSize)
+}
+
+// spareHeap is for a pipeline of any size: it takes time rather than memory.
+func spareHeap() {
+	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(heapSize + 8<<20)
 }
+
+// adviseStack asks for huge pages where its goroutine's stack lies. Its frame, which is never touched and has room for the argument of byValue twice,
+// makes that heapSize large, as stacks are powers of two. Go gives it back to the heap when the goroutine ends; an object would
+// wait for a collection of garbage, which takes 5 ms.
+//
+//go:noinline
+func adviseStack(top *byte, never *[heapSize * 3 / 8]byte) {
+	if never != nil {
+		byValue(*never)
+	}
+	const huge = 2 << 20
+	bottom := (uintptr(unsafe.Pointer(top)) - heapSize + huge) &^ (huge - 1)
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, bottom, heapSize-huge, unix.MADV_HUGEPAGE)
+}
+
+//go:noinline
+func byValue([heapSize * 3 / 8]byte) {}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 
 	"github.com/google/renameio/v2"
@@ -34,14 +33,16 @@ Layout upstream is what the team's present generator makes, for its present .git
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			prepareHeap()
+			layout := generator.Layout{Templates: options.templates, PartName: strings.TrimSuffix(filepath.Base(options.output), filepath.Ext(options.output))}
+			layout.Prepare()
 			_, plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}
 			if len(plan.Data.Cells) > 300 {
-				debug.SetGCPercent(50)
+				spareHeap()
 			}
-			return options.layOut(cmd, plan)
+			return options.layOut(cmd, layout, plan)
 		},
 	}
 	selection.register(c)
@@ -58,7 +59,7 @@ func (o *pipelineOptions) register(c *cobra.Command) {
 	c.Flags().StringVar(&o.version, "version", "", "version of all images, YYYYMMDD-N (default: the pipeline's own); of a release, the tested daily that it promotes")
 }
 
-func (o *pipelineOptions) layOut(cmd *cobra.Command, plan *manifest.Plan) error {
+func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, plan *manifest.Plan) error {
 	switch o.layout {
 	case "upstream":
 		text, err := generator.Upstream(plan)
@@ -70,7 +71,6 @@ func (o *pipelineOptions) layOut(cmd *cobra.Command, plan *manifest.Plan) error 
 	default:
 		return fault.Inputf("--layout %q is neither debcloud nor upstream", o.layout)
 	}
-	layout := generator.Layout{Templates: o.templates, PartName: strings.TrimSuffix(filepath.Base(o.output), filepath.Ext(o.output))}
 	if o.version != "" {
 		version, err := image.ParseVersion(o.version)
 		if err != nil {
