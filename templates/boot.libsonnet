@@ -8,7 +8,7 @@ function(lib) {
     script: ['cp checked/*.report.json out/', './debcloud boot out/*.build.json'],
   },
   of(cell): {
-    needs: ['build ' + cell.name, 'check ' + cell.name],
+    needs: lib.program + ['build ' + cell.name, 'check ' + cell.name],
     variables: cell.variables,
   },
 }

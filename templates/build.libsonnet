@@ -15,6 +15,7 @@ function(lib) {
     },
   },
   of(cell): {
+    needs: lib.program,
     variables: cell.variables { DEBCLOUD_BUILD_TYPE: cell.buildType },
   },
 }

@@ -12,7 +12,7 @@ function(lib) {
     artifacts+: { paths: ['checked/', 'out/*.check.xml'] },
   },
   of(cell): {
-    needs: ['build ' + cell.name],
+    needs: lib.program + ['build ' + cell.name],
     variables: cell.variables,
   },
 }

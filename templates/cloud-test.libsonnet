@@ -5,7 +5,7 @@ function(lib) {
     script: ['./debcloud boot out/*.build.json --on "' + lib.provider(provider).target + '"'],
   },
   of(cell, provider): {
-    needs: ['boot ' + cell.name, 'publish ' + cell.name + ' ' + provider],
+    needs: lib.program + ['boot ' + cell.name, 'publish ' + cell.name + ' ' + provider],
     variables: cell.variables,
   },
 }

@@ -42,6 +42,9 @@ function(settings, context) {
     rules: [{ 'if': '$CI_MERGE_REQUEST_IID', when: 'always' }],
   },
 
+  // What a job needs to have ./debcloud: the job of the parent pipeline that built it, once for all. GitLab fetches its artifacts.
+  program: if settings.program == null then [] else [{ pipeline: '$PARENT_PIPELINE_ID', job: settings.program }],
+
   // A need of another job's success without its artifacts; its name alone is a need with them.
   after(name): { job: name, artifacts: false },
 

@@ -9,7 +9,7 @@ function(lib) {
     // A provider that takes one upload at a time takes it once a group.
     local queued = std.get(lib.provider(provider), 'serial', false);
     {
-      needs: ['build ' + cell.name, 'boot ' + cell.name],
+      needs: lib.program + ['build ' + cell.name, 'boot ' + cell.name],
       variables: cell.variables { [if group != '' then 'DEBCLOUD_UPLOAD_GROUP']: group },
       [if queued then 'resource_group']: 'publish ' + provider + (if group != '' then ' ' + group else ''),
     },

@@ -42,8 +42,11 @@
   // Where the public tree is seen; the host is a variable of the project.
   publicURL: 'https://$DEBCLOUD_PUBLIC_HOST/',
 
-  // Every job takes its tools from the project itself, and one that talks to a cloud needs that cloud's SDK too.
-  prepare: ['make debcloud'],
+  // The job of .gitlab-ci.yml that builds ./debcloud for all jobs. Where they run in another system than that one, or its file is
+  // not this project's: null, and prepare makes it in each job.
+  program: 'program',
+  prepare: [],
+  // A job that talks to a cloud needs that cloud's SDK too.
   prepareCloud: ['make debcloud-clouds'],
 
   // The order in which GitLab's page shows the jobs. No job waits for a stage: each says what it needs.

@@ -125,7 +125,7 @@ type pipelineJob struct {
 func generatePipeline(t *testing.T, cell []string) *pipeline {
 	t.Helper()
 	templates := t.TempDir()
-	overlay := `(import 'debcloud/settings.libsonnet') + { prepare: ['ln -s "$(command -v debcloud)" debcloud'] }`
+	overlay := `(import 'debcloud/settings.libsonnet') + { program: null, prepare: ['ln -s "$(command -v debcloud)" debcloud'] }`
 	if err := os.WriteFile(filepath.Join(templates, "settings.libsonnet"), []byte(overlay), 0o644); err != nil {
 		t.Fatal(err)
 	}
