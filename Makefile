@@ -61,7 +61,7 @@ define install
 endef
 
 .PHONY: test test-ready
-test: test-packages ## every test
+test: test-packages debcloud ## every test
 	$(MAKE) --no-print-directory --jobs=3 test-ready
 	DEBCLOUD_TEST_CI=$(CI_MODULES) DEBCLOUD_TEST_OPENSTACK=$(OPENSTACK) DEBCLOUD_TEST_AZURITE=$(AZURITE) DEBCLOUD_TEST_GCS=$(GCS) DEBCLOUD_TEST_IMAGE=$$(cat $(CACHE)/test-image) $(GO) test -race -count=1 -tags $(TEST_TAGS) -timeout 40m ./...
 
