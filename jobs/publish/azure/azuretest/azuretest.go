@@ -50,6 +50,8 @@ type Cloud struct {
 	NoLocations bool
 	// Expired tells that the login service refuses every login.
 	Expired bool
+	// Discard tells that pages are checked and not kept, but for the footer.
+	Discard bool
 
 	server      *httptest.Server
 	tokens      map[string]bool

@@ -233,6 +233,9 @@ func (c *Cloud) putPage(r *http.Request) (int, string) {
 		return 400, "Md5Mismatch"
 	}
 	for at := int64(0); at < int64(len(data)); at += 512 {
+		if c.Discard && from+at != d.size-512 {
+			continue
+		}
 		d.pages[from+at] = data[at : at+512]
 	}
 	return 201, ""
@@ -251,8 +254,8 @@ func parseRange(headers ...string) (from, to int64, ok bool) {
 	return 0, 0, false
 }
 
-// contents returns what the disk holds, without the footer, which is checked.
-func (d *disk) contents() ([]byte, *refusal) {
+// contents returns what the disk holds, where it was kept, without the footer, which is checked.
+func (c *Cloud) contents(d *disk) ([]byte, *refusal) {
 	f := d.pages[d.size-512]
 	if !bytes.HasPrefix(f, []byte("conectix")) || binary.BigEndian.Uint32(f[60:]) != 2 || binary.BigEndian.Uint64(f[48:]) != uint64(d.size-512) {
 		return nil, refuse(400, "InvalidParameter", "The disk is no fixed VHD of %d bytes.", d.size-512)
@@ -265,6 +268,9 @@ func (d *disk) contents() ([]byte, *refusal) {
 	}
 	if binary.BigEndian.Uint32(f[64:]) != ^sum {
 		return nil, refuse(400, "InvalidParameter", "The footer's checksum is wrong.")
+	}
+	if c.Discard {
+		return nil, nil
 	}
 	data := make([]byte, d.size-512)
 	for at, page := range d.pages {

@@ -195,7 +195,7 @@ func (c *Cloud) putVersion(w http.ResponseWriter, r *http.Request, id, definitio
 	case !strings.EqualFold(disk.text("properties.supportedCapabilities.architecture"), d.text("properties.architecture")):
 		return refuse(400, "BadRequest", "The architecture of the source does not match the definition's.")
 	}
-	data, x := disk.contents()
+	data, x := c.contents(disk)
 	if x != nil {
 		return x
 	}

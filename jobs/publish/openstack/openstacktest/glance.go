@@ -35,6 +35,8 @@ type Glance struct {
 	Spoil bool
 	// Page is how many images a listing shows at once.
 	Page int
+	// Discard tells that images are hashed, not kept. They cannot be converted then.
+	Discard bool
 
 	mu     sync.Mutex
 	images map[string]*stored
@@ -46,7 +48,7 @@ type Glance struct {
 type stored struct {
 	attributes map[string]any // as they are answered, custom properties among them
 	data       []byte
-	staged     []byte
+	staged     *content
 	polls, lag int
 	old        map[string]any // attributes that an import task writes back when it ends
 }
@@ -303,31 +305,62 @@ func (s *stored) poll(g *Glance) {
 		s.polls--
 		return
 	}
-	data := s.staged
+	c := s.staged
 	s.staged = nil
 	if g.Converts && s.attributes["disk_format"] == "qcow2" {
-		var err error
-		if data, err = qcow2test.Raw(data); err != nil {
+		data, err := qcow2test.Raw(c.data)
+		if err != nil {
 			s.attributes["status"] = "queued"
 			s.attributes["os_glance_failed_import"] = "file"
 			delete(s.attributes, "os_glance_import_task")
 			return
 		}
 		s.attributes["disk_format"] = "raw"
+		c = contentOf(data)
 	}
-	g.keep(s, data)
+	g.keep(s, c)
 	s.old = maps.Clone(s.attributes)
 }
 
-// keep puts data into the store.
-func (g *Glance) keep(s *stored, data []byte) {
-	if g.Spoil && len(data) > 0 {
-		data[len(data)/2] ^= 1
+// content is what was sent of an image.
+type content struct {
+	data   []byte // unless it is discarded
+	size   int64
+	begin  string // its first bytes
+	sha512 []byte
+}
+
+func contentOf(data []byte) *content {
+	sum := sha512.Sum512(data)
+	return &content{data, int64(len(data)), string(data[:min(4, len(data))]), sum[:]}
+}
+
+func (g *Glance) receive(r io.Reader) (*content, error) {
+	if !g.Discard {
+		data, err := io.ReadAll(r)
+		return contentOf(data), err
 	}
-	s.data = data
-	sum5, sum512 := md5.Sum(data), sha512.Sum512(data)
-	s.attributes["size"], s.attributes["checksum"] = len(data), hex.EncodeToString(sum5[:])
-	s.attributes["os_hash_algo"], s.attributes["os_hash_value"] = "sha512", hex.EncodeToString(sum512[:])
+	begin := make([]byte, 4)
+	n, err := io.ReadFull(r, begin)
+	if err != nil {
+		return nil, err
+	}
+	h := sha512.New()
+	h.Write(begin)
+	rest, err := io.CopyBuffer(h, r, make([]byte, 1<<20))
+	return &content{size: int64(n) + rest, begin: string(begin), sha512: h.Sum(nil)}, err
+}
+
+// keep puts content into the store.
+func (g *Glance) keep(s *stored, c *content) {
+	if g.Spoil && c.size > 0 {
+		c.data[c.size/2] ^= 1
+		c = contentOf(c.data)
+	}
+	s.data = c.data
+	sum5 := md5.Sum(c.data)
+	s.attributes["size"], s.attributes["checksum"] = c.size, hex.EncodeToString(sum5[:])
+	s.attributes["os_hash_algo"], s.attributes["os_hash_value"] = "sha512", hex.EncodeToString(c.sha512)
 	s.attributes["status"], s.attributes["updated_at"] = "active", g.tick()
 }
 
@@ -434,7 +467,7 @@ func (g *Glance) take(w http.ResponseWriter, r *http.Request, id string, s *stor
 	}
 	s.attributes["status"] = status
 	g.mu.Unlock()
-	data, err := io.ReadAll(r.Body)
+	c, err := g.receive(r.Body)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
@@ -443,15 +476,15 @@ func (g *Glance) take(w http.ResponseWriter, r *http.Request, id string, s *stor
 	case err != nil:
 		s.attributes["status"] = "queued"
 		refuse(w, 400, "Client disconnected before sending all data to backend")
-	case s.attributes["disk_format"] == "qcow2" && !strings.HasPrefix(string(data), "QFI\xfb"):
+	case s.attributes["disk_format"] == "qcow2" && c.begin != "QFI\xfb":
 		s.attributes["status"] = "queued"
 		refuse(w, 415, "Image content did not match disk_format qcow2")
 	case status == "uploading":
-		s.staged = data
-		s.attributes["size"] = len(data)
+		s.staged = c
+		s.attributes["size"] = c.size
 		w.WriteHeader(204)
 	default:
-		g.keep(s, data)
+		g.keep(s, c)
 		w.WriteHeader(204)
 	}
 }
