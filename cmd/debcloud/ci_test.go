@@ -112,7 +112,7 @@ func ciProject(t *testing.T, binary string) string {
 		mustRun(t, root, "cp", "-P", "--parents", name, dir)
 	}
 	write(t, filepath.Join(dir, "ci/templates/settings.libsonnet"), fmt.Sprintf(
-		"(import 'debcloud/settings.libsonnet') + { program: null, prepare: ['test \"$DEBCLOUD_DRY_RUN\" = 1', 'cp %s debcloud'] }", binary))
+		"(import 'debcloud/settings.libsonnet') + { prepare: ['test \"$DEBCLOUD_DRY_RUN\" = 1', 'cp %s debcloud'] }", binary))
 	git := func(args ...string) {
 		mustRun(t, dir, "git", append([]string{"-c", "user.name=test", "-c", "user.email=test@debcloud.example", "-c", "commit.gpgsign=false"}, args...)...)
 	}
