@@ -124,7 +124,7 @@ func runner() process.ID {
 	return process.Of(os.Getppid())
 }
 
-// removeAttemptDir removes a directory of a Runner that is gone. It refuses what does not look like one.
+// removeAttemptDir removes the directory of an attempt that is over. It leaves what does not look like one.
 func removeAttemptDir(dir string) error {
 	if !filepath.IsAbs(dir) || !strings.HasPrefix(filepath.Base(dir), "custom-executor") {
 		return nil

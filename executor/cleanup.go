@@ -16,8 +16,10 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 		if a.Result != "" && d.Metrics != nil {
 			d.Metrics.JobFinished(ctx, a.Result)
 		}
+		// Runner removes its directory after this call. Should it be killed before, nobody would know of it any more, and it
+		// holds the job's token.
 		if err == nil {
-			err = d.notes().remove(a.Dir)
+			err = errors.Join(removeAttemptDir(a.Dir), d.notes().remove(a.Dir))
 		}
 	}
 	return err

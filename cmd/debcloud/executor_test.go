@@ -67,6 +67,7 @@ func nothingLeft(t testing.TB, b *runnertest.Bed) {
 func TestExecutor(t *testing.T) {
 	b := runnertest.NewBed(t, runnertest.Options{Image: testGuest(t)})
 	r := newRunner(t, b)
+	r.DiesLast = true
 	o := r.Play(t.Context(), newJob(
 		script("prepare_script", "echo running on $(hostname)\n"),
 		script("build_script", "echo out; echo err >&2; echo kept >/tmp/file\n"),

@@ -30,6 +30,8 @@ type Runner struct {
 	GracefulKill, ForceKill time.Duration
 	// Pause is between the attempts to prepare.
 	Pause time.Duration
+	// DiesLast tells that it is killed when its last call of the driver has returned: it removes no directory.
+	DiesLast bool
 	// Before is called before each call of the driver. Nil: nothing.
 	Before func(call string) `json:"-"`
 }
@@ -286,7 +288,9 @@ func (p *play) cleanup(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Hour)
 	defer cancel()
 	p.call(ctx, nil, "cleanup")
-	_ = os.RemoveAll(p.dir)
+	if !p.DiesLast {
+		_ = os.RemoveAll(p.dir)
+	}
 }
 
 // call runs the driver once and returns its exit code, -1 where a signal ended it.
