@@ -2,6 +2,7 @@ package azure
 
 import (
 	"testing"
+	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/azure/azuretest"
@@ -22,6 +23,7 @@ func BenchmarkUpload(b *testing.B) {
 		if err != nil {
 			return err
 		}
+		p.patience = patience{pause: time.Millisecond, retries: 8, arrival: time.Minute}
 		_, err = p.Publish(b.Context(), img, publish.Private)
 		return err
 	})

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/openstack/openstacktest"
@@ -29,6 +30,7 @@ func BenchmarkUpload(b *testing.B) {
 		if err != nil {
 			return err
 		}
+		p.patience = patience{pause: time.Millisecond, retries: 8, settling: 20 * time.Second}
 		_, err = p.Publish(b.Context(), img, publish.Private)
 		return err
 	})

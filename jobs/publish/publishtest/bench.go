@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 )
@@ -92,7 +93,8 @@ func BenchUpload(b *testing.B, vendor string, upload func(img *publish.Image) er
 			b.Fatal(err)
 		}
 		// The double keeps what it has, so each time it is another version.
-		img.Build.Data.Info.Version = fmt.Sprint("20260814-", n+1)
+		img.Version = image.Version{Date: "20260814", Number: n + 1}
+		img.Build.Data.Info.Version = img.Version.String()
 		start, before := time.Now(), usage(b)
 		if err := upload(img); err != nil {
 			b.Fatal(err)
