@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
@@ -33,9 +34,9 @@ type Layout struct {
 	Version   image.Version // of all images; of a plan of type release, the daily version that it promotes
 	PartName  string        // what the names of further files begin with: child-pipeline
 
-	ahead        chan *library // from Prepare
-	fileSize     int           // bytes; maxPipelineSize where 0
-	artifactSize int           // bytes, packed; maxArtifactSize where 0
+	ahead        func() *library // from Prepare
+	fileSize     int             // bytes; maxPipelineSize where 0
+	artifactSize int             // bytes, packed; maxArtifactSize where 0
 }
 
 // Prepare begins to parse the built-in templates, so that they are ready when the plan is. A team's own wait for Lay, which bounds what they may take.
@@ -43,15 +44,15 @@ func (l *Layout) Prepare() {
 	if l.Templates != "" {
 		return
 	}
-	l.ahead = make(chan *library, 1)
-	go func() {
+	l.ahead = sync.OnceValue(func() *library {
 		builtIn := newLibrary(overlay{nil}, builtInTemplates)
-		names, _ := fs.Glob(templates.Files, "*.*sonnet")
+		names, _ := fs.Glob(templates.Files, "*.*sonnet") // no error: the pattern is well-formed
 		for _, name := range names {
 			builtIn.parse(name)
 		}
-		l.ahead <- builtIn
-	}()
+		return builtIn
+	})
+	go l.ahead()
 }
 
 // templateContext is the argument of pipeline.jsonnet.
@@ -205,7 +206,7 @@ func (l Layout) evaluator(t image.UploadType) (*evaluator, error) {
 	}
 	switch {
 	case l.ahead != nil:
-		e.library = <-l.ahead
+		e.library = l.ahead()
 	case l.Templates == "":
 		e.library = newLibrary(overlay{nil}, builtInTemplates)
 	default:

@@ -332,3 +332,16 @@ func BenchmarkLay(b *testing.B) {
 		})
 	}
 }
+
+// TestPrepare: templates that were parsed ahead make the same pipeline, as often as one is laid out.
+func TestPrepare(t *testing.T) {
+	c := load(t, "")
+	want := lay(t, c, image.Daily, Layout{}, Selection{Releases: []string{"trixie"}})
+	var l Layout
+	l.Prepare()
+	for range 2 {
+		if got := lay(t, c, image.Daily, l, Selection{Releases: []string{"trixie"}}); compact(t, got) != compact(t, want) {
+			t.Error("it differs")
+		}
+	}
+}
