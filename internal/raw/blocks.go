@@ -24,7 +24,7 @@ type Block struct {
 // Upload says how Send cuts an image into blocks.
 type Upload struct {
 	BlockSize int64 // bytes, a multiple of Cluster
-	Workers   int   // how many blocks are sent at once; with the blocks that are read ahead they take BlockSize × Workers × 2
+	Workers   int   // how many blocks are sent at once; as many at most, and no more than 8, are read ahead
 	Pad       bool  // fill up the last block with zeros to a whole one
 	Digest    bool  // make the digest of each block, and Sent.Linear
 	// Skip, where it is set, tells which blocks need not be sent. They are read all the same, for Check.
@@ -47,6 +47,9 @@ type Sent struct {
 	All    int64 // non-zero blocks, skipped ones too
 }
 
+// ahead is how many blocks lie ready for the workers. More only cost memory, which is dear where it was not touched before.
+const ahead = 8
+
 // Send reads the image f once, its holes not at all, and hands every block that has a byte other than zero to put, in
 // Workers goroutines, in no certain order. put's first error ends all. A put that may be tried again does so itself.
 func Send(ctx context.Context, f *os.File, u Upload, put func(context.Context, Block) error) (Sent, error) {
@@ -57,13 +60,13 @@ func Send(ctx context.Context, f *os.File, u Upload, put func(context.Context, B
 	if err != nil {
 		return Sent{}, err
 	}
-	s := &sender{u: u, f: f, size: size, put: put, free: make(chan []byte, 2*u.Workers)}
+	s := &sender{u: u, f: f, size: size, put: put, free: make(chan []byte, u.Workers+min(u.Workers, ahead))}
 	for range cap(s.free) {
 		s.free <- nil // allocated at first use
 	}
 	outer := ctx
 	group, ctx := errgroup.WithContext(outer)
-	queue := make(chan *queued, u.Workers)
+	queue := make(chan *queued, ahead)
 	group.Go(func() error {
 		defer close(queue)
 		return s.read(ctx, widen(extents, u.BlockSize, size), queue)

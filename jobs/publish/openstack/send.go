@@ -133,7 +133,7 @@ func (w *work) send(ctx context.Context, id string) (made, error) {
 		answered <- err
 	}()
 	h := sha512.New()
-	wrong := w.img.Copy(ctx, "upload to "+w.name, newPipeSink(w.source, io.MultiWriter(pw, h), pw))
+	wrong := w.img.Copy(ctx, "upload to "+w.name, newStreamSink(w.source, pw, pw), newStreamSink(w.source, h, io.NopCloser(nil)))
 	if wrong != nil {
 		pw.CloseWithError(wrong)
 	}
@@ -201,8 +201,8 @@ func cmpError(err, otherwise error) error {
 	return otherwise
 }
 
-// newPipeSink writes an image to a stream: as a qcow2 one, of which the source knows the tables, or the raw bytes.
-func newPipeSink(s *source, w io.Writer, end io.Closer) raw.Sink {
+// newStreamSink writes an image to a stream: as a qcow2 one, of which the source knows the tables, or the raw bytes.
+func newStreamSink(s *source, w io.Writer, end io.Closer) raw.Sink {
 	if s.stream == nil {
 		return &rawSink{w, end}
 	}
