@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
+	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/container"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/pageblob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
@@ -62,9 +63,14 @@ func TestAzurite(t *testing.T) {
 	}
 	qemu(t, "compare", "-f", "raw", "-F", "vpc", strings.TrimSuffix(build, ".build.json")+".raw", vhd)
 	demandNoZeroPages(t, pages)
-	// What Azurite refuses, the fake has to refuse: writes that are not whole pages.
+	// What Azurite refuses, the fake has to refuse: writes that are not whole pages, or not what was sent.
 	if _, err := pages.UploadPages(t.Context(), nopClose{bytes.NewReader(make([]byte, 100))}, blob.HTTPRange{Count: 100}, nil); err == nil {
 		t.Error("Azurite took a page of 100 bytes")
+	}
+	_, err = pages.UploadPages(t.Context(), nopClose{bytes.NewReader(make([]byte, 512))}, blob.HTTPRange{Count: 512},
+		&pageblob.UploadPagesOptions{TransactionalValidation: blob.TransferValidationTypeCRC64(1)})
+	if !bloberror.HasCode(err, bloberror.CRC64Mismatch) {
+		t.Errorf("a page with another's sum: %v", err)
 	}
 }
 

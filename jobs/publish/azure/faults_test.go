@@ -64,6 +64,8 @@ func TestWhatGoesWrong(t *testing.T) {
 		{"a right is missing", func(_ *testing.T, f *fake) {
 			f.Permissions = slices.DeleteFunc(slices.Clone(needed), func(a string) bool { return strings.HasSuffix(a, "versions/write") })
 		}, fault.Input, "may not do this: 403 AuthorizationFailed", "whoami"},
+		{"pages do not arrive as they were sent", func(_ *testing.T, f *fake) { f.Damage = 999 },
+			fault.Outside, "do not arrive as they were sent: 400 Crc64Mismatch", ""},
 		{"the quota is used up", func(t *testing.T, f *fake) {
 			f.publishOnce(t, testImage(t, publishtest.Options{Version: "20260101-1"}), publish.Private)
 			f.Quota = 1
@@ -93,6 +95,16 @@ func TestWhatGoesWrong(t *testing.T) {
 				t.Errorf("the error has a secret or several lines: %v", err)
 			}
 		})
+	}
+}
+
+// TestDamagedPages sends pages again that did not arrive as they were sent.
+func TestDamagedPages(t *testing.T) {
+	f := newFake(t)
+	f.Damage = 2
+	f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Private)
+	if f.Damage != 0 {
+		t.Errorf("%d writes were not damaged", f.Damage)
 	}
 }
 

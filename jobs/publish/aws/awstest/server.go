@@ -4,14 +4,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"encoding/xml"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
 
 // request is one HTTP request on its way through the cloud.
@@ -26,17 +26,14 @@ type request struct {
 // largest body that is accepted, bytes: a block and some.
 const maxBody = 1 << 20
 
-var bodies = sync.Pool{New: func() any { return bytes.NewBuffer(make([]byte, 0, maxBody)) }}
-
 // ServeHTTP answers one call of any service. The service and region are those that the signature is for.
 func (c *Cloud) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
-	buf := bodies.Get().(*bytes.Buffer)
-	buf.Reset()
-	defer bodies.Put(buf)
-	if _, err := io.Copy(buf, io.LimitReader(hr.Body, maxBody)); err != nil {
+	body, done, err := publishtest.Body(hr, maxBody)
+	defer done()
+	if err != nil {
 		return
 	}
-	r := &request{Request: hr, body: buf.Bytes()}
+	r := &request{Request: hr, body: body}
 	r.call.N = int(c.served.Add(1))
 	c.stamp(w)
 	answer, failure := c.serve(r)

@@ -53,6 +53,10 @@ type Cloud struct {
 	// Discard tells that pages are checked and not kept, but for the footer.
 	Discard bool
 
+	// Damage is how many writes of pages do not arrive as they were sent.
+	Damage int
+
+	pages       string // where page blobs are written
 	server      *httptest.Server
 	tokens      map[string]bool
 	disks       map[string]*disk
@@ -115,7 +119,15 @@ func New(t testing.TB) *Cloud {
 	c.server = httptest.NewTLSServer(c)
 	c.server.Config.ErrorLog = nil
 	t.Cleanup(c.server.Close)
+	c.pages = c.server.URL
 	return c
+}
+
+// Bare serves pages without TLS from now on, for those who measure what is done with them before that. Managed disks are always behind it.
+func (c *Cloud) Bare(t testing.TB) {
+	s := httptest.NewServer(c)
+	t.Cleanup(s.Close)
+	c.pages = s.URL
 }
 
 // URL is the address of all three services.

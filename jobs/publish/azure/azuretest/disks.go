@@ -2,18 +2,20 @@ package azuretest
 
 import (
 	"bytes"
-	"crypto/md5" // Content-MD5 of HTTP
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/minio/crc64nvme"
+
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
 
 // disk is a managed disk that is uploaded.
@@ -170,7 +172,7 @@ func (c *Cloud) grant(w http.ResponseWriter, r *http.Request, name string, d *di
 			d.properties()["diskState"] = "ActiveUpload"
 			return nil
 		},
-		result: func() any { return map[string]string{"accessSAS": c.server.URL + "/blobs/" + name + "?" + d.sas} },
+		result: func() any { return map[string]string{"accessSAS": c.pages + "/blobs/" + name + "?" + d.sas} },
 	})
 	return nil
 }
@@ -190,7 +192,7 @@ func (c *Cloud) Signatures() []string {
 
 // blob is the page blob of a disk (Put Page of the storage services' REST API).
 func (c *Cloud) blob(w http.ResponseWriter, r *http.Request) {
-	status, code := c.putPage(r)
+	status, code := c.putPage(w, r)
 	w.Header().Set("X-Ms-Error-Code", code)
 	if code == "" {
 		w.Header().Del("X-Ms-Error-Code")
@@ -198,11 +200,19 @@ func (c *Cloud) blob(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-func (c *Cloud) putPage(r *http.Request) (int, string) {
-	data, err := io.ReadAll(r.Body)
+// maxPages is what one Put Page takes, bytes.
+const maxPages = 4 << 20
+
+func (c *Cloud) putPage(w http.ResponseWriter, r *http.Request) (int, string) {
+	data, done, err := publishtest.Body(r, maxPages+1)
+	if c.Discard {
+		defer done()
+	}
 	if err != nil {
 		return 400, "RequestBodyIncomplete"
 	}
+	c.damage(data)
+	sum := crc64nvme.Checksum(data)
 	name := strings.TrimPrefix(r.URL.Path, "/blobs/")
 	query := r.URL.Query()
 	c.Lock()
@@ -215,7 +225,6 @@ func (c *Cloud) putPage(r *http.Request) (int, string) {
 		return 403, "AuthenticationFailed"
 	}
 	from, to, ok := parseRange(r.Header.Get("X-Ms-Range"), r.Header.Get("Range"))
-	sum := md5.Sum(data)
 	switch {
 	case r.Method != "PUT" || query.Get("comp") != "page" || r.Header.Get("X-Ms-Page-Write") != "update":
 		return 400, "UnsupportedHttpVerb"
@@ -223,22 +232,38 @@ func (c *Cloud) putPage(r *http.Request) (int, string) {
 		return 400, "MissingRequiredHeader"
 	case !ok || from%512 != 0 || (to+1)%512 != 0 || to < from:
 		return 416, "InvalidPageRange"
-	case to-from+1 > 4<<20:
+	case to-from+1 > maxPages:
 		return 413, "RequestBodyTooLarge"
 	case to >= d.size:
 		return 416, "InvalidPageRange"
 	case int64(len(data)) != to-from+1:
 		return 400, "InvalidHeaderValue"
-	case r.Header.Get("Content-Md5") != "" && r.Header.Get("Content-Md5") != base64.StdEncoding.EncodeToString(sum[:]):
-		return 400, "Md5Mismatch"
+	case r.Header.Get("X-Ms-Content-Crc64") == "":
+		return 400, "MissingRequiredHeader" // the real one takes it without, debcloud shall not send it so
+	case r.Header.Get("X-Ms-Content-Crc64") != encodeCRC(sum):
+		return 400, "Crc64Mismatch"
 	}
 	for at := int64(0); at < int64(len(data)); at += 512 {
 		if c.Discard && from+at != d.size-512 {
 			continue
 		}
-		d.pages[from+at] = data[at : at+512]
+		d.pages[from+at] = slices.Clone(data[at : at+512])
 	}
+	w.Header().Set("X-Ms-Content-Crc64", encodeCRC(sum))
 	return 201, ""
+}
+
+func (c *Cloud) damage(data []byte) {
+	c.Lock()
+	defer c.Unlock()
+	if c.Damage > 0 && len(data) > 0 {
+		c.Damage--
+		data[len(data)/2] ^= 1
+	}
+}
+
+func encodeCRC(sum uint64) string {
+	return base64.StdEncoding.EncodeToString(binary.LittleEndian.AppendUint64(nil, sum))
 }
 
 func parseRange(headers ...string) (from, to int64, ok bool) {
