@@ -72,7 +72,7 @@ func open(name string, s settings, getenv func(string) string, j *journal.Journa
 		return c.assume(ctx, s.stsHost(), e, token)
 	}
 	return &Publisher{
-		target: name, settings: s, journal: j, client: c, oss: newStore(s, l, p, transport), patience: p, part: 16 << 20, endpoints: map[string]string{},
+		target: name, settings: s, journal: j, client: c, oss: newStore(s, l, p, transport), patience: p, part: usualPart, endpoints: map[string]string{},
 	}, nil
 }
 

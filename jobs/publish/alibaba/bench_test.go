@@ -15,7 +15,7 @@ func BenchmarkUpload(b *testing.B) {
 	a, j := newAccount(b, s), publishtest.Journal(b)
 	publishtest.BenchUpload(b, "", func(img *publish.Image) error {
 		p := a.open(b, j, alibabatest.Transport(address))
-		p.part = 16 << 20
+		p.part = usualPart
 		_, err := p.Publish(b.Context(), img, publish.Private)
 		return err
 	})

@@ -47,6 +47,7 @@ type Settings struct {
 	PublicIsShare bool          // community images cannot be deprecated
 	Forgetful     bool          // copies lose boot mode and NVMe support
 	Damage        bool          // objects are not what was sent
+	DamageParts   int           // so many parts do not arrive as they were sent
 	Discard       bool          // parts are checked and counted, not kept, and images are not looked at
 }
 

@@ -196,6 +196,13 @@ func (c *Cloud) upload(id, key string) (*Upload, *Failure) {
 }
 
 func (c *Cloud) putPart(w http.ResponseWriter, q url.Values, key string, body []byte) *Failure {
+	if c.settings.DamageParts > 0 && len(body) > 0 {
+		c.settings.DamageParts--
+		body[len(body)/2] ^= 1
+	}
+	c.mu.Unlock() // parts come side by side
+	sum := crc.Sum(body)
+	c.mu.Lock()
 	u, f := c.upload(q.Get("uploadId"), key)
 	if f != nil {
 		return f
@@ -204,7 +211,7 @@ func (c *Cloud) putPart(w http.ResponseWriter, q url.Values, key string, body []
 	if err != nil || number < 1 || number > 10000 {
 		return refuse(400, "InvalidArgument", "part number %q", q.Get("partNumber"))
 	}
-	p := &part{size: int64(len(body)), crc: crc.Sum(body)}
+	p := &part{size: int64(len(body)), crc: sum}
 	if c.settings.Discard {
 		p.etag = fmt.Sprintf(`"%X"`, p.crc)
 	} else {

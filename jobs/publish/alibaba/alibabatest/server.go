@@ -3,11 +3,12 @@ package alibabatest
 import (
 	"encoding/json"
 	"encoding/xml"
-	"io"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
+
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
 
 // largest body that is accepted, bytes: a part of 16 MiB and some.
@@ -17,7 +18,10 @@ var hosts = regexp.MustCompile(`^(?:(ecs|sts)\.|([a-z0-9-]+)\.oss-)([a-z0-9-]+)\
 
 // ServeHTTP answers one call of any service, which the host names.
 func (c *Cloud) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxBody))
+	body, done, err := publishtest.Body(r, maxBody)
+	if c.settings.Discard {
+		defer done()
+	}
 	if err != nil {
 		return
 	}

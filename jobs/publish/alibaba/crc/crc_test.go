@@ -1,6 +1,7 @@
 package crc_test
 
 import (
+	"hash/crc64"
 	"math/rand/v2"
 	"testing"
 
@@ -15,5 +16,35 @@ func TestCombine(t *testing.T) {
 		if got := crc.Combine(crc.Sum(text[:at]), crc.Sum(text[at:]), int64(len(text)-at)); got != crc.Sum(text) {
 			t.Errorf("cut at %d: %x, want %x", at, got, crc.Sum(text))
 		}
+	}
+}
+
+// TestSum holds Sum against Go's own, at lengths around those at which it goes another way.
+func TestSum(t *testing.T) {
+	text := make([]byte, 1<<20)
+	rand.NewChaCha8([32]byte{1}).Read(text)
+	ecma := crc64.MakeTable(crc64.ECMA)
+	for _, n := range []int{0, 1, 7, 4<<10 - 1, 4 << 10, 4<<10 + 1, 4<<10 + 15, 4<<10 + 17, len(text)} {
+		if got, want := crc.Sum(text[:n]), crc64.Checksum(text[:n], ecma); got != want {
+			t.Errorf("%d bytes: %x, want %x", n, got, want)
+		}
+	}
+}
+
+// BenchmarkSum holds Sum against Go's own.
+func BenchmarkSum(b *testing.B) {
+	text := make([]byte, 16<<20)
+	rand.NewChaCha8([32]byte{1}).Read(text)
+	ecma := crc64.MakeTable(crc64.ECMA)
+	for _, way := range []struct {
+		name string
+		sum  func([]byte) uint64
+	}{{"ours", crc.Sum}, {"go", func(p []byte) uint64 { return crc64.Checksum(p, ecma) }}} {
+		b.Run(way.name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			for b.Loop() {
+				way.sum(text)
+			}
+		})
 	}
 }
