@@ -17,9 +17,11 @@ import (
 func BenchmarkCommand(b *testing.B) {
 	dir := b.TempDir()
 	program := filepath.Join(dir, "debcloud")
-	build := exec.CommandContext(b.Context(), "go", "build", "-tags", "libvirt_dlopen", "-o", program, "../cmd/debcloud")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%s: %v: %s", build, err, out)
+	// Copied, as an installed one is: of a file that the linker has just written the kernel maps 14 MiB more than is asked for.
+	for _, args := range [][]string{{"go", "build", "-tags", "libvirt_dlopen", "-o", program + ".new", "../cmd/debcloud"}, {"cp", program + ".new", program}} {
+		if out, err := exec.CommandContext(b.Context(), args[0], args[1:]...).CombinedOutput(); err != nil {
+			b.Fatalf("%q: %v: %s", args, err, out)
+		}
 	}
 	// run returns wall and processor time, and the peak of memory in KiB with the number of page faults.
 	run := func(b *testing.B, args ...string) (wall, processor time.Duration, usage *syscall.Rusage) {
