@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -65,7 +66,7 @@ func TestSaysWhatIsWrong(t *testing.T) {
 		{"a region without community images", alibabatest.Settings{NoPublic: []string{frankfurt}}, nil, fault.Input, []string{"1 of 2 regions failed: eu-central-1: ModifyImageSharePermission in eu-central-1: this region has no community images"}},
 		{"a region that takes no copies", alibabatest.Settings{NoCopy: []string{frankfurt}}, nil, fault.Input, []string{"1 of 2 regions failed", "images are not copied to this region"}},
 		{"an object that is damaged on its way", alibabatest.Settings{Damage: true}, nil, fault.Outside, []string{"arrived with CRC-64 1 where what was sent has"}},
-		{"parts that are damaged on their way", alibabatest.Settings{DamageParts: 999}, nil, fault.Outside, []string{"part 1 of object debcloud/", "arrives with CRC-64", "where what was sent has"}},
+		{"parts that are damaged on their way", alibabatest.Settings{DamageParts: 999}, nil, fault.Outside, []string{" of object debcloud/", "arrived with CRC-64", "where what was sent has"}},
 		{"copies that always fail", alibabatest.Settings{FailCopies: 99}, nil, fault.Outside, []string{"1 of 2 regions failed", "was not made: ECS gave it up"}},
 		{"imports that always fail", alibabatest.Settings{FailImports: 99}, nil, fault.Outside, []string{"was not made: ECS gave it up", "made anew"}},
 		{"a debt", alibabatest.Settings{}, func(a *account) { a.quota("Account.Arrearage", "ImportImage") }, fault.Input, []string{"the account has a debt"}},
@@ -107,6 +108,10 @@ func TestDamagedPart(t *testing.T) {
 	a := newAccount(t, alibabatest.Settings{Regions: twoRegions, DamageParts: 2})
 	if _, err := a.publishOne(t, publishtest.Options{}, publish.Private); err != nil {
 		t.Fatal(err)
+	}
+	posts := slices.DeleteFunc(a.Calls(), func(call string) bool { return !strings.HasPrefix(call, "oss:PutObject POST ") })
+	if len(posts) != 2 {
+		t.Errorf("%q: want one upload that is begun and completed; a wrong part is found before it is", posts)
 	}
 }
 

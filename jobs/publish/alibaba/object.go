@@ -309,7 +309,8 @@ func (u *upload) dispatch() {
 	})
 }
 
-// put sends a part, unless OSS has it. One that does not arrive as it was sent is sent again.
+// put sends a part, unless OSS has it. The error of one that does not arrive as it was sent is worth another try of the upload, which sends what is
+// missing or wrong.
 func (u *upload) put(number int32, data []byte) (sentPart, error) {
 	sent := sentPart{number: number, size: int64(len(data)), crc: crc.Sum(data)}
 	want := strconv.FormatUint(sent.crc, 10)
@@ -318,20 +319,17 @@ func (u *upload) put(number int32, data []byte) (sentPart, error) {
 		return sent, nil
 	}
 	u.changed.Store(true)
-	var got string
-	for range max(u.patience.calls, 1) {
-		out, err := u.oss.UploadPart(u.ctx, &oss.UploadPartRequest{
-			Bucket: &u.settings.Bucket, Key: oss.Ptr(u.object()), UploadId: &u.id, PartNumber: number, Body: bytes.NewReader(data),
-		})
-		if err != nil {
-			return sentPart{}, err
-		}
-		sent.etag = deref(out.ETag)
-		if got = deref(out.HashCRC64); got == "" || got == want { // where OSS does not tell it, that of the whole object will show it
-			return sent, nil
-		}
+	out, err := u.oss.UploadPart(u.ctx, &oss.UploadPartRequest{
+		Bucket: &u.settings.Bucket, Key: oss.Ptr(u.object()), UploadId: &u.id, PartNumber: number, Body: bytes.NewReader(data),
+	})
+	if err != nil {
+		return sentPart{}, err
 	}
-	return sentPart{}, fault.Outsidef("part %d of object %s arrives with CRC-64 %s where what was sent has %s", number, u.object(), got, want)
+	if got := deref(out.HashCRC64); got != "" && got != want { // where OSS does not tell it, that of the whole object will show it
+		return sentPart{}, fault.Outsidef("part %d of object %s arrived with CRC-64 %s where what was sent has %s", number, u.object(), got, want)
+	}
+	sent.etag = deref(out.ETag)
+	return sent, nil
 }
 
 // complete makes the object of the parts and compares it with what was sent.
