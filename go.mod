@@ -51,11 +51,12 @@ require (
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	gvisor.dev/gvisor v0.0.0-20240916094835-a174eb65023f
-	libvirt.org/go/libvirt v1.12001.0
 	libvirt.org/go/libvirtxml v1.11006.0
 	modernc.org/sqlite v1.61.1
 	sigs.k8s.io/yaml v1.6.0
 )
+
+require github.com/digitalocean/go-libvirt v0.0.0-20261013170128-efbbdf578ac8
 
 require (
 	cloud.google.com/go/compute/metadata v0.3.0 // indirect

@@ -31,7 +31,7 @@ func TestArrows(t *testing.T) {
 
 func listPackages(t *testing.T) []goPackage {
 	t.Helper()
-	list := exec.Command("go", "list", "-tags", "libvirt_dlopen,clouds", "-json=ImportPath,Imports,TestImports,XTestImports", module+"...")
+	list := exec.Command("go", "list", "-tags", "clouds", "-json=ImportPath,Imports,TestImports,XTestImports", module+"...")
 	out, err := list.Output()
 	if err != nil {
 		t.Fatalf("%s: %v", list, err)
@@ -52,8 +52,8 @@ func listPackages(t *testing.T) []goPackage {
 func forbidden(from, to string) string {
 	from = strings.TrimPrefix(from, module)
 	switch {
-	case to == "libvirt.org/go/libvirt" && from != "internal/vm":
-		return "only internal/vm links libvirt"
+	case to == "github.com/digitalocean/go-libvirt" && from != "internal/vm":
+		return "only internal/vm speaks to libvirt"
 	case strings.HasPrefix(to, "github.com/spf13/") && room(from) != "cmd":
 		return "only cmd/debcloud reads flags"
 	case !strings.HasPrefix(to, module):
@@ -102,8 +102,8 @@ func TestForbidden(t *testing.T) {
 		{module + "internal/vm", module + "jobs/boot", false},
 		{module + "internal/image", module + "vmimages", false},
 		{module + "vmimages", module + "internal/image", false},
-		{module + "internal/vm", "libvirt.org/go/libvirt", true},
-		{module + "executor", "libvirt.org/go/libvirt", false},
+		{module + "internal/vm", "github.com/digitalocean/go-libvirt", true},
+		{module + "executor", "github.com/digitalocean/go-libvirt", false},
 		{module + "executor", module + "executor/settings", true},
 		{module + "executor", module + "internal/vm", true},
 		{module + "executor/runnertest", module + "executor/settings", true},

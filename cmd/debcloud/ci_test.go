@@ -21,7 +21,7 @@ func TestCI(t *testing.T) {
 		t.Skip("DEBCLOUD_TEST_CI is not set: run make test")
 	}
 	binary := filepath.Join(t.TempDir(), "debcloud")
-	mustRun(t, ".", "go", "build", "-trimpath", "-tags", "libvirt_dlopen", "-o", binary, ".")
+	buildProgram(t, binary)
 	for _, row := range []struct {
 		summary   string
 		variables []string
@@ -157,6 +157,12 @@ func write(t *testing.T, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// buildProgram builds this program as make does, but for the commit that it says.
+func buildProgram(t *testing.T, path string) {
+	t.Helper()
+	mustRun(t, ".", "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", path, ".")
 }
 
 func mustRun(t *testing.T, dir, name string, args ...string) string {

@@ -115,23 +115,26 @@ func withDriver(c *cobra.Command, path string, e executor.Environment, use func(
 	return use(d)
 }
 
-// The agent of job VMs is a debcloud without cgo, where the Debian package has it or where the variable says.
+// agentVariable names another debcloud for job VMs than this one, or noAgent.
 const (
 	agentVariable = "DEBCLOUD_EXECUTOR_AGENT"
-	agentProgram  = "/usr/lib/debcloud/debcloud"
+	noAgent       = "none" // VM images bring their own
 )
 
-// toolsDisk makes the tools disk of the agent and the host's gitlab-runner. It is nil where the host has no agent: then
-// VM images need one of their own.
+// toolsDisk makes the tools disk of the agent, which is this program, and the host's gitlab-runner.
 func toolsDisk(s *settings.Settings) func(context.Context) (string, error) {
 	agent := os.Getenv(agentVariable)
-	if agent == "" {
-		agent = agentProgram
-		if _, err := os.Stat(agent); err != nil {
-			return nil
-		}
+	if agent == noAgent {
+		return nil
 	}
 	return func(ctx context.Context) (string, error) {
+		if agent == "" {
+			own, err := os.Executable()
+			if err != nil {
+				return "", err
+			}
+			agent = own
+		}
 		runner := s.GitlabRunner
 		if _, err := os.Stat(runner); err != nil {
 			runner = ""

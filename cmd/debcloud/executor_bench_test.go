@@ -42,7 +42,7 @@ func BenchmarkExecutor(b *testing.B) {
 			b.Fatal(err)
 		}
 		r := newRunner(b, bed)
-		r.Env = []string{"DEBCLOUD_EXECUTOR_AGENT=" + filepath.Join(programs, "debcloud")}
+		r.Env = []string{agentVariable + "=" + filepath.Join(programs, "debcloud")}
 		job := func(stages ...runnertest.Stage) runnertest.Job {
 			j := newJob(stages...)
 			j.Image = "runner"

@@ -76,7 +76,7 @@ testbed: {unprotected: true, projects: [cloud-team/*], budget: {vms: 2, cpus: 4,
 `, filepath.Join(programs, "gitlab-runner"))})
 	b.Import(t, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
 	p := &playedPipeline{pipeline: generatePipeline(t, strings.Fields(playedCell)), bed: b, runner: newRunner(t, b), store: &runnertest.Coordinator{Dir: t.TempDir()}, programs: programs}
-	p.runner.Env = []string{"DEBCLOUD_EXECUTOR_AGENT=" + filepath.Join(programs, "debcloud")}
+	p.runner.Env = []string{agentVariable + "=" + filepath.Join(programs, "debcloud")}
 	mux := http.NewServeMux()
 	mux.Handle("/repository.git/", http.StripPrefix("/repository.git/", http.FileServer(http.Dir(bareRepository(t)))))
 	mux.Handle("/api/v4/jobs/", p.store)

@@ -26,8 +26,10 @@ var guestPrograms = sync.OnceValues(func() (string, error) {
 	return dir, build.Run()
 })
 
+// testGuest is an image with an agent of its own: this program, with the race detector, is not static and would run in no guest.
 func testGuest(t testing.TB) string {
 	t.Helper()
+	t.Setenv(agentVariable, noAgent)
 	dir, err := guestPrograms()
 	if err != nil {
 		t.Fatal(err)

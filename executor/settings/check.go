@@ -15,7 +15,9 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
+	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
 // maxRunPath leaves room for the names of sockets in it, which may have 108 bytes (unix(7)).
@@ -116,8 +118,8 @@ func (c *checker) oneOf(setting, value string, allowed ...string) {
 }
 
 func (s *Settings) checkPlaces(c *checker) {
-	if !strings.Contains(s.Libvirt.URI, ":///") {
-		c.bad("libvirt.uri", "%q is no daemon of this host, such as qemu:///system", s.Libvirt.URI)
+	if err := vm.CheckURI(s.Libvirt.URI); err != nil {
+		c.bad("libvirt.uri", "%v: %s", err, fault.HintOf(err))
 	}
 	c.oneOf("libvirt.accelerator", s.Libvirt.Accelerator, "auto", "kvm", "tcg")
 	for setting, p := range map[string]string{"state": s.State, "run": s.Run, "pool.path": s.Pool.Path,

@@ -89,6 +89,7 @@ func TestFaults(t *testing.T) {
 		{"a relative directory", "state: lib\n", `line 1: state: "lib" is no absolute path`},
 		{"a directory too long for sockets in it", "run: /" + strings.Repeat("r", 60) + "\n", "line 1: run: "},
 		{"another host's libvirt", "libvirt: {uri: 'qemu+ssh://host/system'}\n", "line 1: libvirt.uri: "},
+		{"a user's libvirt", "libvirt: {uri: 'qemu:///session'}\n", "line 1: libvirt.uri: libvirt URI \"qemu:///session\" is no system daemon of this host: qemu:///system is one"},
 		{"a network without a filter", "networks:\n  fork: {mode: nat, name: a, filter: ''}\n", "line 2: networks.fork.filter: mode nat needs"},
 		{"an unknown mode", "networks:\n  fork:\n    mode: bridge\n", `line 3: networks.fork.mode: "bridge" is none of: nat, none, user`},
 		{"an image pinned by half a digest", "images:\n  a.b: {digest: 'sha512:00'}\n", "line 2: images.a.b.digest: "},

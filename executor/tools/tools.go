@@ -1,5 +1,5 @@
-// Package tools makes the tools disk: a small read-only file system, attached to every job VM, with the agent (debcloud, built
-// without cgo) and the host's own gitlab-runner. So no VM image is built again for a new version of either.
+// Package tools makes the tools disk: a small read-only file system, attached to every job VM, with the agent (debcloud
+// itself, static) and the host's own gitlab-runner. So no VM image is built again for a new version of either.
 //
 // A disk is named by what is in it and made once. The same programs give the same bytes, whoever makes it.
 package tools
@@ -38,7 +38,7 @@ const (
 
 // Spec says what to put on a tools disk.
 type Spec struct {
-	Debcloud string // path of debcloud, built with CGO_ENABLED=0
+	Debcloud string // path of debcloud, static
 	Runner   string // path of gitlab-runner; "" leaves it out, and then jobs have neither artifacts nor caches
 	Dir      string // directory of the disks, made if it is missing
 }
@@ -158,7 +158,7 @@ func demandStatic(path string) error {
 	defer f.Close()
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
-			return fault.WithHint(fault.Inputf("%s is linked dynamically and would not run in every guest", path), "make debcloud-static builds one with CGO_ENABLED=0")
+			return fault.WithHint(fault.Inputf("%s is linked dynamically and would not run in every guest", path), "make debcloud builds one with CGO_ENABLED=0")
 		}
 	}
 	return nil

@@ -83,6 +83,9 @@ func (n *Node) redial(ctx context.Context) error {
 			n.conn = conn
 			return nil
 		}
+		if fault.KindOf(err) == fault.Input {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return fault.WithHint(fault.Outsidef("no connection to libvirt: %w", err), "is libvirtd running? virsh -c %s list", n.options.URI)

@@ -1,12 +1,11 @@
-//go:build cgo && libvirt_dlopen
-
 package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
-	"libvirt.org/go/libvirt"
+	"github.com/digitalocean/go-libvirt"
 )
 
 func (c *connection) survey(ctx context.Context) (Survey, error) {
@@ -22,61 +21,47 @@ func (c *connection) survey(ctx context.Context) (Survey, error) {
 }
 
 func (c *connection) surveyVersions(s *Survey) error {
-	l, err := c.c.GetLibVersion()
+	l, err := c.rpc.ConnectGetLibVersion()
 	if err != nil {
 		return err
 	}
-	q, err := c.c.GetVersion()
+	q, err := c.rpc.ConnectGetVersion()
 	s.Libvirt, s.QEMU = dotted(l), dotted(q)
 	return err
 }
 
 // dotted writes a version as libvirt counts it: 1000000 × major + 1000 × minor + release.
-func dotted(v uint32) string { return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1000%1000, v%1000) }
+func dotted(v uint64) string { return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1000%1000, v%1000) }
+
+// What is gone between the list and a look at it is left out.
 
 func (c *connection) surveyPools(s *Survey) error {
-	all, err := c.c.ListAllStoragePools(0)
-	for i := range all {
-		note(s.Pools, &all[i])
+	all, _, err := c.rpc.ConnectListAllStoragePools(1, 0)
+	for _, p := range all {
+		if active, err := c.rpc.StoragePoolIsActive(p); err == nil {
+			s.Pools[p.Name] = active != 0
+		}
 	}
 	return err
 }
 
 func (c *connection) surveyNetworks(s *Survey) error {
-	all, err := c.c.ListAllNetworks(0)
-	for i := range all {
-		note(s.Networks, &all[i])
+	all, _, err := c.rpc.ConnectListAllNetworks(1, 0)
+	for _, n := range all {
+		if active, err := c.rpc.NetworkIsActive(n); err == nil {
+			s.Networks[n.Name] = active != 0
+		}
 	}
 	return err
 }
 
 func (c *connection) surveyFilters(s *Survey) error {
-	all, err := c.c.ListAllNWFilters(0)
-	for i := range all {
-		if name, err := all[i].GetName(); err == nil {
-			s.Filters[name] = true
-		}
-		_ = all[i].Free()
+	all, _, err := c.rpc.ConnectListAllNwfilters(1, 0)
+	for _, f := range all {
+		s.Filters[f.Name] = true
 	}
-	if hasCode(err, libvirt.ERR_NO_SUPPORT) {
+	if hasCode(err, libvirt.ErrNoSupport) || errors.Is(err, libvirt.ErrUnsupported) {
 		return nil // a daemon without that driver has none
 	}
 	return err
-}
-
-// object is a storage pool or a network.
-type object interface {
-	GetName() (string, error)
-	IsActive() (bool, error)
-	Free() error
-}
-
-// note leaves out what is gone meanwhile.
-func note(found map[string]bool, o object) {
-	name, err := o.GetName()
-	active, err2 := o.IsActive()
-	if err == nil && err2 == nil {
-		found[name] = active
-	}
-	_ = o.Free()
 }

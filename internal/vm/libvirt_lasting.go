@@ -1,5 +1,3 @@
-//go:build cgo && libvirt_dlopen
-
 package vm
 
 import (
@@ -9,7 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"libvirt.org/go/libvirt"
+	"github.com/digitalocean/go-libvirt"
+	"github.com/google/uuid"
 	"libvirt.org/go/libvirtxml"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
@@ -19,62 +18,47 @@ import (
 const metadataPrefix = "debcloud"
 
 // unmarked tells a domain that has no metadata of a namespace.
-func unmarked(err error) bool {
-	e, ok := errors.AsType[*libvirtError](err)
-	return ok && e.code == int(libvirt.ERR_NO_DOMAIN_METADATA)
-}
-
-func hasCode(err error, codes ...libvirt.ErrorNumber) bool {
-	e, ok := errors.AsType[libvirt.Error](err)
-	for _, c := range codes {
-		if ok && e.Code == c {
-			return true
-		}
-	}
-	return false
-}
+func unmarked(err error) bool { return hasCode(err, libvirt.ErrNoDomainMetadata) }
 
 // ensurePool returns the directory of a storage pool, and makes and starts it where that is needed.
 func (c *connection) ensurePool(ctx context.Context, name, dir string) (string, error) {
 	return bounded(ctx, "storage pool "+name, func() (string, error) {
-		p, err := c.c.LookupStoragePoolByName(name)
-		if hasCode(err, libvirt.ERR_NO_STORAGE_POOL) {
+		p, err := c.rpc.StoragePoolLookupByName(name)
+		if hasCode(err, libvirt.ErrNoStoragePool) {
 			p, err = c.definePool(name, dir)
 		}
 		if err != nil {
 			return "", err
 		}
-		defer func() { _ = p.Free() }()
-		if active, err := p.IsActive(); err != nil {
+		if active, err := c.rpc.StoragePoolIsActive(p); err != nil {
 			return "", err
-		} else if !active {
-			if err := p.Create(libvirt.STORAGE_POOL_CREATE_WITH_BUILD); err != nil && !hasCode(err, libvirt.ERR_OPERATION_INVALID) {
+		} else if active == 0 {
+			if err := c.rpc.StoragePoolCreate(p, libvirt.StoragePoolCreateWithBuild); err != nil && !hasCode(err, libvirt.ErrOperationInvalid) {
 				return "", err
 			}
 		}
-		return poolPath(p)
+		return c.poolPath(p)
 	})
 }
 
-func (c *connection) definePool(name, dir string) (*libvirt.StoragePool, error) {
+func (c *connection) definePool(name, dir string) (p libvirt.StoragePool, err error) {
 	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return nil, err
+		return p, err
 	}
 	x := libvirtxml.StoragePool{Type: "dir", Name: name, Target: &libvirtxml.StoragePoolTarget{Path: dir}}
 	text, err := x.Marshal()
 	if err != nil {
-		return nil, err
+		return p, err
 	}
-	p, err := c.c.StoragePoolDefineXML(text, 0)
-	if err != nil { // another process may have been faster
-		return c.c.LookupStoragePoolByName(name)
+	if p, err = c.rpc.StoragePoolDefineXML(text, 0); err != nil { // another process may have been faster
+		return c.rpc.StoragePoolLookupByName(name)
 	}
-	_ = p.SetAutostart(true)
+	_ = c.rpc.StoragePoolSetAutostart(p, 1)
 	return p, nil
 }
 
-func poolPath(p *libvirt.StoragePool) (string, error) {
-	text, err := p.GetXMLDesc(0)
+func (c *connection) poolPath(p libvirt.StoragePool) (string, error) {
+	text, err := c.rpc.StoragePoolGetXMLDesc(p, 0)
 	if err != nil {
 		return "", err
 	}
@@ -91,16 +75,12 @@ func poolPath(p *libvirt.StoragePool) (string, error) {
 // createVolume goes on when ctx ends: what libvirtd has begun, it finishes, and the caller removes it.
 func (c *connection) createVolume(ctx context.Context, pool, text string) error {
 	_, err := bounded(context.WithoutCancel(ctx), "create the overlay", func() (any, error) {
-		p, err := c.c.LookupStoragePoolByName(pool)
+		p, err := c.rpc.StoragePoolLookupByName(pool)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = p.Free() }()
-		v, err := p.StorageVolCreateXML(text, 0)
-		if err != nil {
-			return nil, err
-		}
-		return nil, v.Free()
+		_, err = c.rpc.StorageVolCreateXML(p, text, 0)
+		return nil, err
 	})
 	return err
 }
@@ -108,20 +88,18 @@ func (c *connection) createVolume(ctx context.Context, pool, text string) error 
 // deleteVolume removes a volume, also one that libvirt does not know because it was killed while it made it.
 func (c *connection) deleteVolume(ctx context.Context, pool, name string) error {
 	_, err := bounded(ctx, "delete volume "+name, func() (any, error) {
-		p, err := c.c.LookupStoragePoolByName(pool)
+		p, err := c.rpc.StoragePoolLookupByName(pool)
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = p.Free() }()
-		v, err := p.LookupStorageVolByName(name)
-		if hasCode(err, libvirt.ERR_NO_STORAGE_VOL) {
+		v, err := c.rpc.StorageVolLookupByName(p, name)
+		if hasCode(err, libvirt.ErrNoStorageVol) {
 			return nil, c.deleteUnknown(p, name)
 		}
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = v.Free() }()
-		if err := v.Delete(0); err != nil && !hasCode(err, libvirt.ERR_NO_STORAGE_VOL) {
+		if err := c.rpc.StorageVolDelete(v, 0); err != nil && !hasCode(err, libvirt.ErrNoStorageVol) {
 			return nil, c.deleteUnknown(p, name)
 		}
 		return nil, nil
@@ -129,8 +107,8 @@ func (c *connection) deleteVolume(ctx context.Context, pool, name string) error 
 	return err
 }
 
-func (c *connection) deleteUnknown(p *libvirt.StoragePool, name string) error {
-	dir, err := poolPath(p)
+func (c *connection) deleteUnknown(p libvirt.StoragePool, name string) error {
+	dir, err := c.poolPath(p)
 	if err != nil {
 		return err
 	}
@@ -142,11 +120,8 @@ func (c *connection) deleteUnknown(p *libvirt.StoragePool, name string) error {
 
 func (c *connection) define(ctx context.Context, text string) error {
 	_, err := bounded(context.WithoutCancel(ctx), "define the domain", func() (any, error) {
-		d, err := c.c.DomainDefineXMLFlags(text, libvirt.DOMAIN_DEFINE_VALIDATE)
-		if err != nil {
-			return nil, err
-		}
-		return nil, d.Free()
+		_, err := c.rpc.DomainDefineXMLFlags(text, libvirt.DomainDefineValidate)
+		return nil, err
 	})
 	return err
 }
@@ -154,14 +129,17 @@ func (c *connection) define(ctx context.Context, text string) error {
 func (c *connection) start(ctx context.Context, name string, paused bool) error {
 	var flags libvirt.DomainCreateFlags
 	if paused {
-		flags = libvirt.DOMAIN_START_PAUSED
+		flags = libvirt.DomainStartPaused
 	}
-	return c.with(context.WithoutCancel(ctx), "start", name, func(d *libvirt.Domain) error { return d.CreateWithFlags(flags) })
+	return c.with(context.WithoutCancel(ctx), "start", name, func(d libvirt.Domain) error {
+		_, err := c.rpc.DomainCreateWithFlags(d, uint32(flags))
+		return err
+	})
 }
 
 // undefine removes a domain's definition and its firmware's variables. A domain that is gone is no error.
 func (c *connection) undefine(ctx context.Context, name string) error {
-	err := c.with(ctx, "undefine", name, func(d *libvirt.Domain) error { return d.UndefineFlags(libvirt.DOMAIN_UNDEFINE_NVRAM) })
+	err := c.with(ctx, "undefine", name, func(d libvirt.Domain) error { return c.rpc.DomainUndefineFlags(d, libvirt.DomainUndefineNvram) })
 	if absent(err) {
 		return nil
 	}
@@ -169,8 +147,8 @@ func (c *connection) undefine(ctx context.Context, name string) error {
 }
 
 func (c *connection) metadataOf(ctx context.Context, name, namespace string) (text string, err error) {
-	err = c.with(ctx, "look at", name, func(d *libvirt.Domain) error {
-		text, err = d.GetMetadata(libvirt.DOMAIN_METADATA_ELEMENT, namespace, libvirt.DOMAIN_AFFECT_CURRENT)
+	err = c.with(ctx, "look at", name, func(d libvirt.Domain) error {
+		text, err = c.element(d, namespace, libvirt.DomainAffectCurrent)
 		return err
 	})
 	return text, err
@@ -178,27 +156,26 @@ func (c *connection) metadataOf(ctx context.Context, name, namespace string) (te
 
 // setMetadata changes what is kept of the domain and, where it runs, what its daemon holds of it.
 func (c *connection) setMetadata(ctx context.Context, name, namespace, element string) error {
-	return c.with(ctx, "mark", name, func(d *libvirt.Domain) error {
-		flags := libvirt.DOMAIN_AFFECT_CONFIG
-		if active, err := d.IsActive(); err == nil && active {
-			flags |= libvirt.DOMAIN_AFFECT_LIVE
+	return c.with(ctx, "mark", name, func(d libvirt.Domain) error {
+		flags := libvirt.DomainAffectConfig
+		if active, err := c.rpc.DomainIsActive(d); err == nil && active != 0 {
+			flags |= libvirt.DomainAffectLive
 		}
-		return d.SetMetadata(libvirt.DOMAIN_METADATA_ELEMENT, element, metadataPrefix, namespace, flags)
+		return c.rpc.DomainSetMetadata(d, int32(libvirt.DomainMetadataElement), libvirt.OptString{element}, libvirt.OptString{metadataPrefix}, libvirt.OptString{namespace}, flags)
 	})
 }
 
 func (c *connection) list(ctx context.Context, namespace string) ([]Lasting, error) {
 	return bounded(ctx, "list domains", func() ([]Lasting, error) {
-		all, err := c.c.ListAllDomains(0)
+		all, _, err := c.rpc.ConnectListAllDomains(1, 0)
 		if err != nil {
 			return nil, err
 		}
 		var found []Lasting
-		for i := range all {
-			if l, err := seen(&all[i], namespace); err == nil { // else not ours, or gone meanwhile
+		for _, d := range all {
+			if l, err := c.seen(d, namespace); err == nil { // else not ours, or gone meanwhile
 				found = append(found, l)
 			}
-			_ = all[i].Free()
 		}
 		return found, nil
 	})
@@ -206,48 +183,42 @@ func (c *connection) list(ctx context.Context, namespace string) ([]Lasting, err
 
 func (c *connection) names(ctx context.Context) (map[string]bool, error) {
 	return bounded(ctx, "list domains", func() (map[string]bool, error) {
-		all, err := c.c.ListAllDomains(0)
+		all, _, err := c.rpc.ConnectListAllDomains(1, 0)
 		if err != nil {
 			return nil, err
 		}
 		found := make(map[string]bool)
-		for i := range all {
-			if name, err := all[i].GetName(); err == nil {
-				found[name] = true
-			}
-			_ = all[i].Free()
+		for _, d := range all {
+			found[d.Name] = true
 		}
 		return found, nil
 	})
 }
 
 func (c *connection) look(ctx context.Context, name, namespace string) (l Lasting, err error) {
-	err = c.with(ctx, "look at", name, func(d *libvirt.Domain) error {
-		l, err = seen(d, namespace)
+	err = c.with(ctx, "look at", name, func(d libvirt.Domain) error {
+		l, err = c.seen(d, namespace)
 		return err
 	})
 	return l, err
 }
 
-func seen(d *libvirt.Domain, namespace string) (Lasting, error) {
-	text, err := d.GetMetadata(libvirt.DOMAIN_METADATA_ELEMENT, namespace, libvirt.DOMAIN_AFFECT_CURRENT)
+func (c *connection) seen(d libvirt.Domain, namespace string) (Lasting, error) {
+	text, err := c.element(d, namespace, libvirt.DomainAffectCurrent)
 	if err != nil {
 		return Lasting{}, err
 	}
-	name, err := d.GetName()
+	_, maxKiB, _, cpus, _, err := c.rpc.DomainGetInfo(d)
 	if err != nil {
 		return Lasting{}, err
 	}
-	info, err := d.GetInfo()
+	number, reason, err := c.rpc.DomainGetState(d, 0)
 	if err != nil {
 		return Lasting{}, err
 	}
-	state, reason, err := d.GetState()
-	if err != nil {
-		return Lasting{}, err
-	}
-	l := Lasting{Name: name, State: Stopped, CPUs: int(info.NrVirtCpu), MemoryMiB: int(info.MaxMem / 1024), Metadata: []byte(text)}
-	if state == libvirt.DOMAIN_RUNNING || state == libvirt.DOMAIN_PAUSED || state == libvirt.DOMAIN_BLOCKED {
+	state := libvirt.DomainState(number)
+	l := Lasting{Name: d.Name, State: Stopped, CPUs: int(cpus), MemoryMiB: int(maxKiB / 1024), Metadata: []byte(text)}
+	if state == libvirt.DomainRunning || state == libvirt.DomainPaused || state == libvirt.DomainBlocked {
 		l.State = Running
 	}
 	l.Reason = reasonWord(state, reason)
@@ -256,33 +227,33 @@ func seen(d *libvirt.Domain, namespace string) (Lasting, error) {
 
 var (
 	offReasons = map[libvirt.DomainShutoffReason]string{
-		libvirt.DOMAIN_SHUTOFF_SHUTDOWN: "shutdown", libvirt.DOMAIN_SHUTOFF_DESTROYED: "destroyed", libvirt.DOMAIN_SHUTOFF_CRASHED: "crashed",
-		libvirt.DOMAIN_SHUTOFF_FAILED: "failed", libvirt.DOMAIN_SHUTOFF_DAEMON: "daemon",
+		libvirt.DomainShutoffShutdown: "shutdown", libvirt.DomainShutoffDestroyed: "destroyed", libvirt.DomainShutoffCrashed: "crashed",
+		libvirt.DomainShutoffFailed: "failed", libvirt.DomainShutoffDaemon: "daemon",
 	}
 	onReasons = map[libvirt.DomainRunningReason]string{
-		libvirt.DOMAIN_RUNNING_BOOTED: "booted", libvirt.DOMAIN_RUNNING_RESTORED: "restored", libvirt.DOMAIN_RUNNING_UNPAUSED: "unpaused",
+		libvirt.DomainRunningBooted: "booted", libvirt.DomainRunningRestored: "restored", libvirt.DomainRunningUnpaused: "unpaused",
 	}
 )
 
-func reasonWord(state libvirt.DomainState, reason int) string {
+func reasonWord(state libvirt.DomainState, reason int32) string {
 	switch state {
-	case libvirt.DOMAIN_SHUTOFF:
+	case libvirt.DomainShutoff:
 		return orDefault(offReasons[libvirt.DomainShutoffReason(reason)], "unknown")
-	case libvirt.DOMAIN_RUNNING:
+	case libvirt.DomainRunning:
 		return orDefault(onReasons[libvirt.DomainRunningReason(reason)], "unknown")
-	case libvirt.DOMAIN_CRASHED:
+	case libvirt.DomainCrashed:
 		return "crashed"
-	case libvirt.DOMAIN_SHUTDOWN:
+	case libvirt.DomainShutdown:
 		return Stopping
-	case libvirt.DOMAIN_PAUSED:
+	case libvirt.DomainPaused:
 		return "paused"
 	}
 	return "unknown"
 }
 
 func (c *connection) describe(ctx context.Context, name string) (text string, err error) {
-	err = c.with(ctx, "describe", name, func(d *libvirt.Domain) error {
-		text, err = d.GetXMLDesc(0)
+	err = c.with(ctx, "describe", name, func(d libvirt.Domain) error {
+		text, err = c.rpc.DomainGetXMLDesc(d, 0)
 		return err
 	})
 	return text, err
@@ -291,23 +262,16 @@ func (c *connection) describe(ctx context.Context, name string) (text string, er
 // ensureFilter defines an nwfilter, or brings it up to date.
 func (c *connection) ensureFilter(ctx context.Context, name string, describe func(name, uuid string) (string, error)) error {
 	_, err := bounded(ctx, "network filter "+name, func() (any, error) {
-		uuid := ""
-		if old, err := c.c.LookupNWFilterByName(name); err == nil {
-			uuid, err = old.GetUUIDString()
-			_ = old.Free()
-			if err != nil {
-				return nil, err
-			}
+		id := ""
+		if old, err := c.rpc.NwfilterLookupByName(name); err == nil {
+			id = uuid.UUID(old.UUID).String()
 		}
-		text, err := describe(name, uuid)
+		text, err := describe(name, id)
 		if err != nil {
 			return nil, err
 		}
-		f, err := c.c.NWFilterDefineXML(text)
-		if err != nil {
-			return nil, err
-		}
-		return nil, f.Free()
+		_, err = c.rpc.NwfilterDefineXML(text)
+		return nil, err
 	})
 	return err
 }
@@ -315,22 +279,21 @@ func (c *connection) ensureFilter(ctx context.Context, name string, describe fun
 // ensureNetwork defines a network where there is none of that name, and starts it.
 func (c *connection) ensureNetwork(ctx context.Context, name, text string) error {
 	_, err := bounded(ctx, "network "+name, func() (any, error) {
-		n, err := c.c.LookupNetworkByName(name)
-		if hasCode(err, libvirt.ERR_NO_NETWORK) {
-			if n, err = c.c.NetworkDefineXML(text); err == nil {
-				_ = n.SetAutostart(true)
+		n, err := c.rpc.NetworkLookupByName(name)
+		if hasCode(err, libvirt.ErrNoNetwork) {
+			if n, err = c.rpc.NetworkDefineXML(text); err == nil {
+				_ = c.rpc.NetworkSetAutostart(n, 1)
 			} else { // another process may have been faster
-				n, err = c.c.LookupNetworkByName(name)
+				n, err = c.rpc.NetworkLookupByName(name)
 			}
 		}
 		if err != nil {
 			return nil, err
 		}
-		defer func() { _ = n.Free() }()
-		if active, err := n.IsActive(); err != nil || active {
+		if active, err := c.rpc.NetworkIsActive(n); err != nil || active != 0 {
 			return nil, err
 		}
-		if err := n.Create(); err != nil && !hasCode(err, libvirt.ERR_OPERATION_INVALID) {
+		if err := c.rpc.NetworkCreate(n); err != nil && !hasCode(err, libvirt.ErrOperationInvalid) {
 			return nil, fault.WithHint(err, "libvirt's networks need the Debian packages dnsmasq-base and iptables")
 		}
 		return nil, nil
