@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -27,22 +26,15 @@ func BenchmarkExecutor(b *testing.B) {
 		benchExecutor(b, newRunner(b, bed), newJob, bareMachine{image: image, cpus: 1, memory: 256})
 	})
 	b.Run("runner", func(b *testing.B) {
-		programs, err := guestPrograms()
-		if err != nil {
-			b.Fatal(err)
-		}
-		bed := runnertest.NewBed(b, runnertest.Options{More: fmt.Sprintf("images: {runner: {}}\ngitlab_runner: %s\n", filepath.Join(programs, "gitlab-runner"))})
-		bed.Import(b, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
-		images, err := filepath.Glob(filepath.Join(bed.Pool, "*.vmimage.*w*"))
+		image := newRunnerImage(b, runnertest.Options{More: "images: {runner: {}}\n"})
+		images, err := filepath.Glob(filepath.Join(image.bed.Pool, "*.vmimage.*w*"))
 		if err != nil || len(images) != 1 {
 			b.Fatalf("the pool has the images %q, %v", images, err)
 		}
-		disk, err := tools.Make(b.Context(), tools.Spec{Debcloud: filepath.Join(programs, "debcloud"), Runner: filepath.Join(programs, "gitlab-runner"), Dir: b.TempDir()})
+		disk, err := tools.Make(b.Context(), tools.Spec{Debcloud: filepath.Join(image.programs, "debcloud"), Runner: filepath.Join(image.programs, "gitlab-runner"), Dir: b.TempDir()})
 		if err != nil {
 			b.Fatal(err)
 		}
-		r := newRunner(b, bed)
-		r.Env = []string{agentVariable + "=" + filepath.Join(programs, "debcloud")}
 		job := func(stages ...runnertest.Stage) runnertest.Job {
 			j := newJob(stages...)
 			j.Image = "runner"
@@ -51,10 +43,10 @@ func BenchmarkExecutor(b *testing.B) {
 			}
 			return j
 		}
-		if o := r.Play(b.Context(), job(script("prepare_script", "true\n"))); o.State != "success" { // which makes the tools disk
+		if o := image.runner.Play(b.Context(), job(script("prepare_script", "true\n"))); o.State != "success" { // which makes the tools disk
 			b.Fatal(o)
 		}
-		benchExecutor(b, r, job, bareMachine{image: images[0], cpus: 2, memory: 1024, tools: disk.Path})
+		benchExecutor(b, image.runner, job, bareMachine{image: images[0], cpus: 2, memory: 1024, tools: disk.Path})
 	})
 }
 

@@ -49,16 +49,51 @@ func TestLongExecutorBoots(t *testing.T) {
 	}
 }
 
+// TestLongExecutorUEFI boots the runner image by UEFI, twice: its firmware's variables go with each VM.
+func TestLongExecutorUEFI(t *testing.T) {
+	if !longTests() {
+		t.Skip("it boots a Debian on emulated firmware: run make test-long")
+	}
+	r := newRunnerImage(t, runnertest.Options{More: "images: {runner: {firmware: uefi}}\n"})
+	for range 2 {
+		o := r.runner.Play(t.Context(), newJob(script("build_script", "test -d /sys/firmware/efi/efivars && echo by UEFI\n")))
+		if o.State != "success" || !strings.Contains(o.Log, "by UEFI") {
+			t.Fatal(o)
+		}
+		nothingLeft(t, r.bed)
+	}
+}
+
+// runnerImage is a Runner for jobs in the runner image.
+type runnerImage struct {
+	bed      *runnertest.Bed
+	runner   *runnertest.Runner
+	programs string // directory of those that are on the tools disk
+}
+
+// newRunnerImage takes the image that DEBCLOUD_TEST_RUNNER names, or builds it, as image "runner".
+func newRunnerImage(t testing.TB, o runnertest.Options) runnerImage {
+	t.Helper()
+	programs, err := guestPrograms()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.More += "gitlab_runner: " + filepath.Join(programs, "gitlab-runner") + "\n"
+	r := runnerImage{bed: runnertest.NewBed(t, o), programs: programs}
+	r.bed.Import(t, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
+	r.runner = newRunner(t, r.bed)
+	r.runner.Env = []string{agentVariable + "=" + filepath.Join(programs, "debcloud")}
+	return r
+}
+
 const playedCell = "trixie genericcloud amd64"
 
 // playedPipeline is a generated child pipeline and all that its jobs run on.
 type playedPipeline struct {
 	*pipeline
-	bed      *runnertest.Bed
-	runner   *runnertest.Runner
-	store    *runnertest.Coordinator
-	server   string // URL of the store, on the host
-	programs string // directory of those that guests get
+	runnerImage
+	store  *runnertest.Coordinator
+	server string // URL of the store, on the host
 }
 
 func newPlayedPipeline(t *testing.T) *playedPipeline {
@@ -66,17 +101,10 @@ func newPlayedPipeline(t *testing.T) *playedPipeline {
 	if !longTests() {
 		t.Skip("it takes an image through emulated VMs: run make test-long")
 	}
-	programs, err := guestPrograms()
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := runnertest.NewBed(t, runnertest.Options{Network: "user", More: fmt.Sprintf(`images: {runner: {}}
-gitlab_runner: %s
+	r := newRunnerImage(t, runnertest.Options{Network: "user", More: `images: {runner: {}}
 testbed: {unprotected: true, projects: [cloud-team/*], budget: {vms: 2, cpus: 4, memory: 4GiB, disk: 20GiB}}
-`, filepath.Join(programs, "gitlab-runner"))})
-	b.Import(t, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
-	p := &playedPipeline{pipeline: generatePipeline(t, strings.Fields(playedCell)), bed: b, runner: newRunner(t, b), store: &runnertest.Coordinator{Dir: t.TempDir()}, programs: programs}
-	p.runner.Env = []string{agentVariable + "=" + filepath.Join(programs, "debcloud")}
+`})
+	p := &playedPipeline{pipeline: generatePipeline(t, strings.Fields(playedCell)), runnerImage: r, store: &runnertest.Coordinator{Dir: t.TempDir()}}
 	mux := http.NewServeMux()
 	mux.Handle("/repository.git/", http.StripPrefix("/repository.git/", http.FileServer(http.Dir(bareRepository(t)))))
 	mux.Handle("/api/v4/jobs/", p.store)
