@@ -21,6 +21,7 @@ require (
 	github.com/aws/smithy-go v1.28.9
 	github.com/chromedp/cdproto v0.159.0
 	github.com/chromedp/chromedp v0.23.0
+	github.com/digitalocean/go-libvirt v0.0.0-20261013170128-efbbdf578ac8
 	github.com/diskfs/go-diskfs v1.9.4
 	github.com/fsnotify/fsnotify v1.9.0
 	github.com/google/go-jsonnet v0.22.0
@@ -55,8 +56,6 @@ require (
 	modernc.org/sqlite v1.61.1
 	sigs.k8s.io/yaml v1.6.0
 )
-
-require github.com/digitalocean/go-libvirt v0.0.0-20261013170128-efbbdf578ac8
 
 require (
 	cloud.google.com/go/compute/metadata v0.3.0 // indirect

@@ -139,7 +139,7 @@ func (h *Host) connect(ctx context.Context) error {
 		return err
 	}
 	if !h.options.Private && systemDaemonListens() {
-		if h.conn, err = dial(ctx, "qemu:///system"); err == nil {
+		if h.conn, err = dial(ctx, systemURI); err == nil {
 			return nil
 		}
 		slog.InfoContext(ctx, "the system's libvirtd does not answer, starting a private one", "error", err)
@@ -157,14 +157,11 @@ func (h *Host) connect(ctx context.Context) error {
 
 // systemDaemonListens looks for a socket with somebody behind it: a dead one's file stays.
 func systemDaemonListens() bool {
-	for _, name := range []string{"libvirt-sock", "virtqemud-sock"} {
-		c, err := net.DialTimeout("unix", "/run/libvirt/"+name, time.Second)
-		if err == nil {
-			_ = c.Close()
-			return true
-		}
+	c, err := net.DialTimeout("unix", systemSocket(socketDir), time.Second)
+	if err == nil {
+		_ = c.Close()
 	}
-	return false
+	return err == nil
 }
 
 // sweepDirectories removes what Hosts of dead processes left in the run directory and in dir.

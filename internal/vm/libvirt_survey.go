@@ -8,6 +8,7 @@ import (
 	"github.com/digitalocean/go-libvirt"
 )
 
+// survey leaves out what is gone between a list and a look at it.
 func (c *connection) survey(ctx context.Context) (Survey, error) {
 	return bounded(ctx, "look around", func() (Survey, error) {
 		s := Survey{Pools: make(map[string]bool), Networks: make(map[string]bool), Filters: make(map[string]bool)}
@@ -32,8 +33,6 @@ func (c *connection) surveyVersions(s *Survey) error {
 
 // dotted writes a version as libvirt counts it: 1000000 × major + 1000 × minor + release.
 func dotted(v uint64) string { return fmt.Sprintf("%d.%d.%d", v/1_000_000, v/1000%1000, v%1000) }
-
-// What is gone between the list and a look at it is left out.
 
 func (c *connection) surveyPools(s *Survey) error {
 	all, _, err := c.rpc.ConnectListAllStoragePools(1, 0)

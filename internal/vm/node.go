@@ -35,7 +35,7 @@ type NodeOptions struct {
 }
 
 func (o NodeOptions) withDefaults() NodeOptions {
-	o.URI = orDefault(o.URI, "qemu:///system")
+	o.URI = orDefault(o.URI, systemURI)
 	o.Pool = orDefault(o.Pool, "debcloud")
 	o.PoolDir = orDefault(o.PoolDir, "/var/lib/debcloud/pool")
 	o.RunDir = orDefault(o.RunDir, "/run/debcloud/executor")

@@ -9,8 +9,11 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
-// socketDir is where libvirt's daemons listen.
-const socketDir = "/run/libvirt"
+// systemURI is the daemon that runs the VMs of a host, and socketDir where it listens.
+const (
+	systemURI = "qemu:///system"
+	socketDir = "/run/libvirt"
+)
 
 // CheckURI refuses what is no libvirt URI of this host's system daemon.
 func CheckURI(uri string) error {
@@ -39,7 +42,7 @@ func daemonSocket(uri string) (path, name string, err error) {
 	if path == "" {
 		path = systemSocket(socketDir)
 	}
-	return path, "qemu:///system", nil
+	return path, systemURI, nil
 }
 
 func systemSocket(dir string) string {
