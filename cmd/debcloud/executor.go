@@ -256,4 +256,11 @@ func printStatus(out io.Writer, s executor.Status) {
 	f, b := s.Ledger.Free, s.Ledger.Budget
 	fmt.Fprintf(out, "free: %d of %d processors, %v of %v memory, %v of %v disk; %d jobs wait; guests run on %s\n",
 		f.CPUs, b.CPUs, f.Memory, b.Memory, f.Disk, b.Disk, len(s.Ledger.Waiting), s.Accelerator)
+	for i, w := range s.Ledger.Waiting {
+		why := ""
+		if i == 0 && s.Ledger.Lacks != "" { // the others wait for the first
+			why = ": " + s.Ledger.Lacks
+		}
+		fmt.Fprintf(out, "waits: %s%s\n", w.For, why)
+	}
 }
