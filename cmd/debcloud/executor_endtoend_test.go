@@ -82,7 +82,7 @@ func newRunnerImage(t testing.TB, o runnertest.Options) runnerImage {
 	r := runnerImage{bed: runnertest.NewBed(t, o), programs: programs}
 	r.bed.Import(t, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
 	r.runner = newRunner(t, r.bed)
-	r.runner.Env = []string{agentVariable + "=" + filepath.Join(programs, "debcloud")}
+	r.runner.Driver[0] = filepath.Join(programs, "debcloud") // static, so it is the agent, too
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
@@ -26,6 +27,14 @@ func TestDaemonSocket(t *testing.T) {
 		if _, _, err := daemonSocket(uri); fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), `"`+uri+`"`) {
 			t.Errorf("%q: %v", uri, err)
 		}
+	}
+}
+
+// TestConnectToNoDaemon: only a daemon that may come back is worth waiting for.
+func TestConnectToNoDaemon(t *testing.T) {
+	_, err := Connect(testContext(t, time.Minute), NodeOptions{URI: "qemu:///session", Namespace: "urn:test", RunDir: t.TempDir(), LogDir: t.TempDir()})
+	if fault.KindOf(err) != fault.Input {
+		t.Errorf("%v", err)
 	}
 }
 
