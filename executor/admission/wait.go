@@ -120,7 +120,7 @@ func (w *waiting) wait(ctx context.Context, tell func(Position)) (*Grant, error)
 		if err != nil || grant != nil {
 			return grant, err
 		}
-		if now := w.l.options.Now(); tell != nil && (told.IsZero() || now.Sub(told) >= w.l.options.Tell) {
+		if now := w.Since.Add(position.Waited); tell != nil && (told.IsZero() || now.Sub(told) >= w.l.options.Tell) {
 			told = now
 			tell(position)
 		}

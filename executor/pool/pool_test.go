@@ -347,7 +347,9 @@ func TestYield(t *testing.T) {
 	if now := h.memory.names(); len(now) != 2 {
 		t.Errorf("for 3 of 8 processors, of 4 VMs with 2 each there stay %v", now)
 	}
+	h.memory.mu.Lock()
 	h.memory.slow = nil
+	h.memory.mu.Unlock()
 	h.work(t, false)
 	if now := h.memory.names(); len(now) != 2 {
 		t.Errorf("beside a job of 3 processors there are %v", now)

@@ -61,8 +61,29 @@ func absent(err error) bool {
 	return hasCode(err, libvirt.ErrNoDomain, libvirt.ErrOperationInvalid)
 }
 
+// noted is a connection that go-libvirt is told the end of only once it has noted that it is open: it does so last, and
+// without a lock.
+type noted struct {
+	net.Conn
+	open chan struct{}
+}
+
+// noteLimit bounds the wait for that: who hangs up before the connection is open would be waited for by everybody.
+const noteLimit = 100 * time.Millisecond
+
+func (c noted) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil {
+		select {
+		case <-c.open:
+		case <-time.After(noteLimit):
+		}
+	}
+	return n, err
+}
+
 // Dial is what go-libvirt calls for a connection: it is there already.
-func (c *connection) Dial() (net.Conn, error) { return c.conn, nil }
+func (c noted) Dial() (net.Conn, error) { return c, nil }
 
 // dial connects to the daemon that a URI means.
 func dial(ctx context.Context, uri string) (*connection, error) {
@@ -74,8 +95,13 @@ func dial(ctx context.Context, uri string) (*connection, error) {
 	if c.conn, err = new(net.Dialer).DialContext(ctx, "unix", path); err != nil {
 		return nil, fault.Outsidef("libvirt: connect to %s: %w", uri, err)
 	}
-	c.rpc = libvirt.NewWithDialer(&c)
-	if _, err = bounded(ctx, "connect to "+uri, func() (any, error) { return nil, c.rpc.ConnectToURI(libvirt.ConnectURI(name)) }); err != nil {
+	end := noted{c.conn, make(chan struct{})}
+	c.rpc = libvirt.NewWithDialer(end)
+	open := func() (any, error) {
+		defer close(end.open)
+		return nil, c.rpc.ConnectToURI(libvirt.ConnectURI(name))
+	}
+	if _, err = bounded(ctx, "connect to "+uri, open); err != nil {
 		_ = c.conn.Close()
 		return nil, err
 	}

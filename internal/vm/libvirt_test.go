@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"encoding/binary"
 	"io"
 	"net"
 	"path/filepath"
@@ -49,4 +50,52 @@ func TestDial(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHangUpOnceOpen holds, under the race detector, that a daemon may die as soon as it has let somebody in.
+func TestHangUpOnceOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		const oneKind, noAuthentication = 1, 0
+		answer(c, oneKind, noAuthentication)
+		answer(c)
+	}()
+	c, err := dial(t.Context(), "qemu:///system?socket="+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if err := c.destroy(t.Context(), "debcloud-job-1"); fault.KindOf(err) != fault.Outside {
+		t.Errorf("%v", err)
+	}
+}
+
+// answer reads a call of libvirt's protocol, and says that it went well.
+func answer(c net.Conn, words ...uint32) {
+	var length uint32
+	if binary.Read(c, binary.BigEndian, &length) != nil {
+		return
+	}
+	call := make([]byte, length-4)
+	if _, err := io.ReadFull(c, call); err != nil {
+		return
+	}
+	const reply = 1
+	binary.BigEndian.PutUint32(call[12:], reply)
+	packet := binary.BigEndian.AppendUint32(nil, uint32(4+24+4*len(words)))
+	packet = append(packet, call[:24]...)
+	for _, w := range words {
+		packet = binary.BigEndian.AppendUint32(packet, w)
+	}
+	_, _ = c.Write(packet)
 }
