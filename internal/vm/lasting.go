@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -175,7 +176,7 @@ func (n *Node) SetMetadata(ctx context.Context, name string, element []byte) err
 func (n *Node) Remove(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
 	defer cancel()
-	switch _, err := n.conn.metadataOf(ctx, name, n.options.Namespace); {
+	switch _, err := n.conn.look(ctx, name, n.options.Namespace); {
 	case err == nil:
 	case unmarked(err):
 		return fault.Inputf("virtual machine %s is not ours: it stays", name)
@@ -185,12 +186,16 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	if err := n.conn.destroy(ctx, name); err != nil {
-		return err
+		return n.removePhantom(ctx, name, err)
 	}
 	if err := n.removeRest(ctx, name); err != nil {
 		return err
 	}
-	return n.conn.undefine(ctx, name)
+	if err := n.conn.undefine(ctx, name); err != nil {
+		return err
+	}
+	_ = os.Remove(n.conn.statusFile(name, phantomSuffix)) // libvirt was restarted since
+	return nil
 }
 
 // removeLimit bounds Remove. libvirt gives QEMU 10 s before it kills it, and 30 s after.

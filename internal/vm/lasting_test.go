@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -160,9 +161,7 @@ func TestLastingAfterKills(t *testing.T) {
 	if d, known, err := n.Look(t.Context(), "killed-1"); err != nil || !known || d.State != Running {
 		t.Fatalf("after libvirtd was killed: %+v %v %v", d, known, err)
 	}
-	var pid int
-	_, _ = fmt.Sscanf(processesWith("guest=killed-1")[0], "/proc/%d/", &pid)
-	_ = syscall.Kill(pid, syscall.SIGKILL)
+	kill(t, "guest=killed-1")
 	// "daemon" where libvirtd noticed it while it still found its domains again.
 	waitUntil(t, "the domain is known as crashed", func() bool {
 		d, known, err := n.Look(t.Context(), "killed-1")
@@ -179,6 +178,94 @@ func TestLastingAfterKills(t *testing.T) {
 	if files := left(t, o, "killed-1"); len(files) > 0 {
 		t.Errorf("left behind: %q", files)
 	}
+}
+
+// TestPhantom makes what a libvirtd leaves that was killed while it started a domain: a status of a start without a process.
+func TestPhantom(t *testing.T) {
+	p := startPrivate(t, false)
+	o := nodeOptions(p)
+	n := connect(t, o)
+	if err := n.Create(testContext(t, 30*time.Second), tinyMachine(t, "phantom-1")); err != nil {
+		t.Fatal(err)
+	}
+	status := filepath.Join(p.dir, "run", "qemu", "phantom-1.xml")
+	whileDown(t, p, func() {
+		kill(t, "guest=phantom-1")
+		text, err := os.ReadFile(status)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = regexp.MustCompile(`<domstatus [^>]*>`).ReplaceAll(text, []byte(`<domstatus state='paused' reason='starting up' pid='0'><job type='none' async='start' phase='none'/>`))
+		if err := os.WriteFile(status, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	})
+	n = connect(t, o)
+	if d, known, err := n.Look(t.Context(), "phantom-1"); err != nil || !known || d.State != Running {
+		t.Fatalf("libvirt does not believe that it starts: %+v %v %v", d, known, err)
+	}
+	if err := n.Remove(t.Context(), "phantom-1"); err != nil {
+		t.Fatal(err)
+	}
+	gone := func() {
+		t.Helper()
+		if all, err := n.List(t.Context()); err != nil || len(all) > 0 {
+			t.Errorf("still listed: %+v %v", all, err)
+		}
+		if files := left(t, o, "phantom-1"); len(files) > 0 {
+			t.Errorf("left behind: %q", files)
+		}
+		begun := time.Now()
+		if err := n.Remove(t.Context(), "phantom-1"); err != nil || time.Since(begun) > 20*time.Second {
+			t.Errorf("removed again: %v after %v", err, time.Since(begun))
+		}
+	}
+	gone()
+	whileDown(t, p, func() {})
+	n = connect(t, o)
+	if d, known, err := n.Look(t.Context(), "phantom-1"); err != nil || !known || d.State != Stopped {
+		t.Errorf("after a restart, its definition is what should be left: %+v %v %v", d, known, err)
+	}
+	if err := n.Remove(t.Context(), "phantom-1"); err != nil {
+		t.Error(err)
+	}
+	gone()
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(status), "*"+phantomSuffix)); len(left) > 0 {
+		t.Errorf("left in libvirt's directory: %q", left)
+	}
+}
+
+// whileDown kills libvirtd, and does something before it comes back.
+func whileDown(t *testing.T, p *Private, do func()) {
+	t.Helper()
+	var loop int
+	for _, pid := range p.Processes() {
+		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(name) == "sh\n" {
+			loop = pid
+		}
+	}
+	if loop == 0 {
+		t.Fatal("nobody starts libvirtd again")
+	}
+	_ = syscall.Kill(loop, syscall.SIGSTOP)
+	defer func() { _ = syscall.Kill(loop, syscall.SIGCONT) }()
+	if err := p.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	do()
+}
+
+// kill kills the process with that on its command line.
+func kill(t *testing.T, text string) {
+	t.Helper()
+	var pid int
+	if found := processesWith(text); len(found) > 0 {
+		_, _ = fmt.Sscanf(found[0], "/proc/%d/", &pid)
+	}
+	if pid == 0 {
+		t.Fatalf("no process with %q runs", text)
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL)
 }
 
 func TestLastingStartFails(t *testing.T) {

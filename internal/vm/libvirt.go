@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
@@ -40,6 +41,9 @@ func bounded[T any](ctx context.Context, what string, call func() (T, error)) (T
 	}()
 	select {
 	case r := <-done:
+		if errors.Is(r.err, libvirt.ErrInterrupted) || errors.Is(r.err, syscall.EINVAL) { // during the call, and before it
+			return r.value, fault.Outsidef("libvirt: %s: libvirtd hung up: %w", what, r.err)
+		}
 		if r.err != nil {
 			return r.value, fault.Outsidef("libvirt: %s: %w", what, r.err)
 		}
@@ -58,7 +62,7 @@ func hasCode(err error, codes ...libvirt.ErrorNumber) bool {
 
 // absent tells that a domain is gone, or not running any more.
 func absent(err error) bool {
-	return hasCode(err, libvirt.ErrNoDomain, libvirt.ErrOperationInvalid)
+	return hasCode(err, libvirt.ErrNoDomain, libvirt.ErrOperationInvalid) || errors.Is(err, errForgotten)
 }
 
 // noted is a connection that go-libvirt is told the end of only once it has noted that it is open: it does so last, and

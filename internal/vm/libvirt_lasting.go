@@ -146,14 +146,6 @@ func (c *connection) undefine(ctx context.Context, name string) error {
 	return err
 }
 
-func (c *connection) metadataOf(ctx context.Context, name, namespace string) (text string, err error) {
-	err = c.with(ctx, "look at", name, func(d libvirt.Domain) error {
-		text, err = c.element(d, namespace, libvirt.DomainAffectCurrent)
-		return err
-	})
-	return text, err
-}
-
 // setMetadata changes what is kept of the domain and, where it runs, what its daemon holds of it.
 func (c *connection) setMetadata(ctx context.Context, name, namespace, element string) error {
 	return c.with(ctx, "mark", name, func(d libvirt.Domain) error {
@@ -217,6 +209,9 @@ func (c *connection) seen(d libvirt.Domain, namespace string) (Lasting, error) {
 		return Lasting{}, err
 	}
 	state := libvirt.DomainState(number)
+	if c.forgotten(d.Name, state, reason) {
+		return Lasting{}, errForgotten
+	}
 	l := Lasting{Name: d.Name, State: Stopped, CPUs: int(cpus), MemoryMiB: int(maxKiB / 1024), Metadata: []byte(text)}
 	if state == libvirt.DomainRunning || state == libvirt.DomainPaused || state == libvirt.DomainBlocked {
 		l.State = Running
