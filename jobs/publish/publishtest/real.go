@@ -14,6 +14,7 @@ import (
 // interest here: its report lets it be published. The Image is closed with the test.
 func RealImage(t testing.TB) *publish.Image {
 	t.Helper()
+	SkipUnderRaceDetector(t)
 	build := os.Getenv("DEBCLOUD_TEST_IMAGE")
 	if build == "" {
 		t.Skip("DEBCLOUD_TEST_IMAGE names no Build document: make test makes an image")
@@ -45,4 +46,13 @@ func RealImage(t testing.TB) *publish.Image {
 	}
 	t.Cleanup(func() { img.Close() })
 	return img
+}
+
+// SkipUnderRaceDetector leaves out what takes four times as long under the race detector, and shows it nothing that a small image
+// does not. `make test` runs it without.
+func SkipUnderRaceDetector(t testing.TB) {
+	t.Helper()
+	if raceDetector {
+		t.Skip("without the race detector: make test runs it a second time")
+	}
 }

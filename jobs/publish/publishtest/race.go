@@ -1,0 +1,5 @@
+//go:build race
+
+package publishtest
+
+const raceDetector = true
