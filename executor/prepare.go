@@ -180,6 +180,9 @@ func (d *Driver) lifetime(j Job) time.Duration {
 
 // spec describes a VM of the executor.
 func (d *Driver) spec(ctx context.Context, name string, mark Mark, b Base, i settings.Image, m settings.Machine, n settings.Network) (vm.LastingSpec, error) {
+	if err := demandDisk(ctx, mark.Image, b, m.Disk); err != nil {
+		return vm.LastingSpec{}, err
+	}
 	element, err := mark.element()
 	if err != nil {
 		return vm.LastingSpec{}, err
@@ -203,6 +206,22 @@ func (d *Driver) spec(ctx context.Context, name string, mark Mark, b Base, i set
 	}
 	s.Network, err = d.attachment(ctx, n)
 	return s, err
+}
+
+// demandDisk refuses a disk that cuts its image off: the guest would look for its root in vain until the time for its boot is over.
+func demandDisk(ctx context.Context, name string, b Base, disk settings.Size) error {
+	if disk == 0 {
+		return nil
+	}
+	size, err := vm.VirtualSize(ctx, b.Path, b.Format)
+	if err != nil {
+		return err
+	}
+	if int64(disk) < size {
+		return refusal{fault.WithHint(fault.Inputf("%v of disk are less than the %v of VM image %s", disk, settings.Size(size), name),
+			"give the job more by its variable %s, or the image by its limits in the executor's settings", diskVariable)}
+	}
+	return nil
 }
 
 // attachment joins a VM to a network, which is made where there is none.

@@ -35,18 +35,10 @@ func BenchmarkExecutor(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		job := func(stages ...runnertest.Stage) runnertest.Job {
-			j := newJob(stages...)
-			j.Image = "runner"
-			for key, value := range map[string]string{"DEBCLOUD_CPUS": "2", "DEBCLOUD_MEMORY": "1GiB", "DEBCLOUD_DISK": "6GiB"} {
-				j.Variables = append(j.Variables, runnertest.Variable{Key: key, Value: value, Public: true})
-			}
-			return j
-		}
-		if o := image.runner.Play(b.Context(), job(script("prepare_script", "true\n"))); o.State != "success" { // which makes the tools disk
+		if o := image.runner.Play(b.Context(), runnerJob(script("prepare_script", "true\n"))); o.State != "success" { // which makes the tools disk
 			b.Fatal(o)
 		}
-		benchExecutor(b, image.runner, job, bareMachine{image: images[0], cpus: 2, memory: 1024, tools: disk.Path})
+		benchExecutor(b, image.runner, runnerJob, bareMachine{image: images[0], cpus: 2, memory: 1024, tools: disk.Path})
 	})
 }
 

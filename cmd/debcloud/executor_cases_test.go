@@ -157,6 +157,9 @@ default_image: late
 	}{
 		{"an image that nobody allowed", with(func(j *runnertest.Job) { j.Image = "debian:latest" }), []string{`"debian:latest"`, "deaf, emergency, hung, late"}},
 		{"more memory than is allowed", with(func(j *runnertest.Job) { j.Variables = []runnertest.Variable{{Key: "DEBCLOUD_MEMORY", Value: "1TiB"}} }), []string{"1TiB"}},
+		{"less disk than the image has", with(func(j *runnertest.Job) {
+			j.Image, j.Variables = "deaf", []runnertest.Variable{{Key: "DEBCLOUD_DISK", Value: "512KiB"}}
+		}), []string{"512KiB of disk are less than the 1MiB of VM image deaf"}},
 		{"a hostile number", with(func(j *runnertest.Job) {
 			j.Variables = []runnertest.Variable{{Key: "DEBCLOUD_CPUS", Value: "1; reboot"}}
 		}), []string{"1; reboot"}},
@@ -221,7 +224,7 @@ default_image: late
 			}
 		}
 		o := r.Play(t.Context(), with(func(*runnertest.Job) {}))
-		expect(t, b, o, "success", "", "No such file", "ran")
+		expect(t, b, o, "success", "", "late.qcow2 does not exist", "ran")
 		if len(o.CallsOf("prepare")) != 2 || len(o.CallsOf("cleanup")) != 2 {
 			t.Error(o)
 		}

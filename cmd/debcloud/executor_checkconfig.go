@@ -31,9 +31,9 @@ Exit code 2: the file is wrong, each fault with its line. Exit code 1: the host 
 			if err != nil {
 				return err
 			}
-			h.Imported = func(pool, name, digest string) error {
-				_, err := importedImage(c.Context(), pool, name, digest)
-				return err
+			h.Imported = func(pool, name, digest string) (string, string, error) {
+				b, err := importedImage(c.Context(), pool, name, digest)
+				return b.Path, b.Format, err
 			}
 			found := hostcheck.Check(c.Context(), s, h)
 			if err := printFindings(c.OutOrStdout(), found, asJSON); err != nil {

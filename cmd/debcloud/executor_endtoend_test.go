@@ -56,7 +56,7 @@ func TestLongExecutorUEFI(t *testing.T) {
 	}
 	r := newRunnerImage(t, runnertest.Options{More: "images: {runner: {firmware: uefi}}\n"})
 	for range 2 {
-		o := r.runner.Play(t.Context(), newJob(script("build_script", "test -d /sys/firmware/efi/efivars && echo by UEFI\n")))
+		o := r.runner.Play(t.Context(), runnerJob(script("build_script", "test -d /sys/firmware/efi/efivars && echo by UEFI\n")))
 		if o.State != "success" || !strings.Contains(o.Log, "by UEFI") {
 			t.Fatal(o)
 		}
@@ -84,6 +84,16 @@ func newRunnerImage(t testing.TB, o runnertest.Options) runnerImage {
 	r.runner = newRunner(t, r.bed)
 	r.runner.Driver[0] = filepath.Join(programs, "debcloud") // static, so it is the agent, too
 	return r
+}
+
+// runnerJob is a job in a VM of the runner image.
+func runnerJob(stages ...runnertest.Stage) runnertest.Job {
+	j := newJob(stages...)
+	j.Image = "runner"
+	for key, value := range map[string]string{"DEBCLOUD_CPUS": "2", "DEBCLOUD_MEMORY": "1GiB", "DEBCLOUD_DISK": "6GiB"} {
+		j.Variables = append(j.Variables, runnertest.Variable{Key: key, Value: value, Public: true})
+	}
+	return j
 }
 
 const playedCell = "trixie genericcloud amd64"

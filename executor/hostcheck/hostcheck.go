@@ -43,8 +43,8 @@ type Finding struct {
 type Host struct {
 	// RunnerConfig is gitlab-runner's configuration. Default /etc/gitlab-runner/config.toml.
 	RunnerConfig string
-	// Imported says whether the pool has the image of that name, or with that digest. Nil: not looked at.
-	Imported func(pool, name, digest string) error
+	// Imported finds the pool's image of that name, or with that digest. Nil: not looked at.
+	Imported func(pool, name, digest string) (path, format string, err error)
 }
 
 // Check looks at everything that the settings need. What cannot be looked at is a finding too.
@@ -175,18 +175,33 @@ func (c *check) images() {
 			} else if !info.Mode().IsRegular() {
 				c.lack(subject, "", "%s is no regular file", i.File)
 			} else {
-				c.ok(subject, "%s", i.File)
+				c.fits(subject, name, i.File, i.Format, i.File)
 			}
 			continue
 		}
 		if c.host.Imported == nil {
 			continue
 		}
-		if err := c.host.Imported(c.settings.Pool.Path, name, i.Digest); err != nil {
+		path, format, err := c.host.Imported(c.settings.Pool.Path, name, i.Digest)
+		if err != nil {
 			c.lack(subject, "debcloud executor image build, or import", "%v", err)
 			continue
 		}
-		c.ok(subject, "is in the pool")
+		c.fits(subject, name, path, format, "is in the pool")
+	}
+}
+
+// fits holds the disk of a job that asks for nothing against that of its image; says is what is said of one that is large enough.
+func (c *check) fits(subject, name, path, format, says string) {
+	m, err := c.settings.MachineFor("", name, settings.Machine{})
+	size, err2 := vm.VirtualSize(c.ctx, path, format)
+	switch err := errors.Join(err, err2); {
+	case err != nil:
+		c.lack(subject, "", "%v", err)
+	case m.Disk > 0 && int64(m.Disk) < size:
+		c.lack(subject, "raise disk in its limits, or in everybody's", "has a disk of %v, and a job that asks for nothing gets %v", settings.Size(size), m.Disk)
+	default:
+		c.ok(subject, "%s", says)
 	}
 }
 

@@ -189,17 +189,26 @@ func TestBudget(t *testing.T) {
 
 func TestImages(t *testing.T) {
 	s := settings.Default()
-	dir := t.TempDir()
-	s.Images = map[string]settings.Image{"a": {}, "b": {}, "c": {File: dir}, "d": {File: dir + "/none"}, "e": {File: os.Args[0]}}
-	c := newCheck(t, s, Host{Imported: func(_, name, _ string) error {
+	dir, disk := t.TempDir(), filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(disk, make([]byte, 2<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.Images = map[string]settings.Image{"a": {}, "b": {}, "c": {File: dir}, "d": {File: dir + "/none"}, "e": {File: os.Args[0], Format: "raw"},
+		"f": {File: disk, Format: "raw", Limits: settings.Limits{Default: settings.Machine{Disk: 1 << 20}}}, "g": {File: disk, Format: "qcow2"}}
+	c := newCheck(t, s, Host{Imported: func(_, name, _ string) (string, string, error) {
 		if name == "b" {
-			return errors.New("the pool has no image b")
+			return "", "", errors.New("the pool has no image b")
 		}
-		return nil
+		return disk, "raw", nil
 	}})
 	c.images()
-	want := "image b: the pool has no image b\nimage c: " + dir + " is no regular file\nimage d: stat " + dir + "/none: no such file or directory"
-	if got := says(c.findings, Lacks); got != want {
+	want := "image b: the pool has no image b\nimage c: " + dir + " is no regular file\nimage d: stat " + dir + "/none: no such file or directory" +
+		"\nimage f: has a disk of 2MiB, and a job that asks for nothing gets 1MiB"
+	got, unreadable, _ := strings.Cut(says(c.findings, Lacks), "\nimage g: ")
+	if !strings.Contains(unreadable, "cannot be read as qcow2") {
+		t.Errorf("of an image that is none it says %q", unreadable)
+	}
+	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 }

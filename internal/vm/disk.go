@@ -23,7 +23,7 @@ func createOverlay(ctx context.Context, s Spec, overlay string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	size, err := virtualSize(ctx, image, s.ImageFormat)
+	size, err := VirtualSize(ctx, image, s.ImageFormat)
 	if err != nil {
 		return 0, err
 	}
@@ -35,15 +35,19 @@ func createOverlay(ctx context.Context, s Spec, overlay string) (int64, error) {
 	return size, err
 }
 
-// virtualSize asks qemu-img, which also tells an image that is none.
-func virtualSize(ctx context.Context, image, format string) (int64, error) {
+// VirtualSize returns how many bytes a disk has whose image is "raw" or "qcow2" (""). qemu-img also tells a qcow2 image that is
+// none.
+func VirtualSize(ctx context.Context, image, format string) (int64, error) {
 	if info, err := os.Stat(image); errors.Is(err, fs.ErrNotExist) {
 		return 0, fault.Inputf("image %s does not exist", image)
 	} else if err != nil {
 		return 0, fault.Inputf("image: %w", err)
 	} else if !info.Mode().IsRegular() || info.Size() == 0 {
 		return 0, fault.Inputf("image %s is empty or not a file", image)
+	} else if format == "raw" {
+		return info.Size(), nil
 	}
+	format = orDefault(format, "qcow2")
 	out, err := output(ctx, "qemu-img", "info", "-U", "-f", format, "--output=json", image)
 	if err != nil {
 		return 0, fault.Inputf("image %s cannot be read as %s: %w", image, format, err)
