@@ -57,21 +57,28 @@ func (l *Layout) Prepare() {
 
 // templateContext is the argument of pipeline.jsonnet.
 type templateContext struct {
-	Type    image.UploadType `json:"type"`
-	Version string           `json:"version"`
-	Cells   []templateCell   `json:"cells"`
-	Parts   []templatePart   `json:"parts"`
-	Last    bool             `json:"last"`
-	Why     string           `json:"why"`
+	Type     image.UploadType  `json:"type"`
+	Version  string            `json:"version"`
+	Releases []templateRelease `json:"releases"`
+	Parts    []templatePart    `json:"parts"`
+	Last     bool              `json:"last"`
+	Why      string            `json:"why"`
+}
+
+type templateRelease struct {
+	Name  string         `json:"name"`
+	Cells []templateCell `json:"cells"`
 }
 
 // templateCell leaves out of a cell what no job tells, its classes.
 type templateCell struct {
 	manifest.PlanCell
 	Name      string            `json:"name"`
-	Variables map[string]string `json:"variables"`         // of its jobs
-	Classes   []string          `json:"classes,omitempty"` // hides the promoted field, which is large
-	Why       []string          `json:"why,omitempty"`     // likewise
+	Variables map[string]string `json:"variables"` // of its jobs
+	// These hide promoted fields: the group is there when it is empty, too, and the others are large.
+	UploadGroup string   `json:"uploadGroup"`
+	Classes     []string `json:"classes,omitempty"`
+	Why         []string `json:"why,omitempty"`
 }
 
 type templatePart struct {
@@ -222,18 +229,30 @@ func (l Layout) evaluator(t image.UploadType) (*evaluator, error) {
 // file returns the pipeline of some cells or parts as JSON.
 func (e *evaluator) file(ctx context.Context, cells []manifest.PlanCell, parts []templatePart, last bool) ([]byte, error) {
 	c := e.context
-	c.Cells, c.Parts, c.Last = make([]templateCell, len(cells)), append([]templatePart{}, parts...), last
-	for i, cell := range cells {
-		c.Cells[i] = templateCell{PlanCell: cell, Name: cellKey(cell), Variables: map[string]string{
-			"DEBCLOUD_RELEASE": cell.Release, "DEBCLOUD_VENDOR": cell.Vendor, "DEBCLOUD_ARCH": cell.Arch,
-		}}
-	}
+	c.Releases, c.Parts, c.Last = releasesOf(cells), append([]templatePart{}, parts...), last
 	argument, err := json.Marshal(c)
 	if err != nil {
 		return nil, err
 	}
 	text, err := e.library.call(ctx, "pipeline.jsonnet", string(argument))
 	return []byte(text), err
+}
+
+// releasesOf groups cells by their release, of which the first comes first.
+func releasesOf(cells []manifest.PlanCell) []templateRelease {
+	releases := []templateRelease{}
+	at := map[string]int{}
+	for _, c := range cells {
+		i, known := at[c.Release]
+		if !known {
+			i = len(releases)
+			at[c.Release], releases = i, append(releases, templateRelease{Name: c.Release})
+		}
+		releases[i].Cells = append(releases[i].Cells, templateCell{PlanCell: c, Name: cellKey(c), UploadGroup: c.UploadGroup, Variables: map[string]string{
+			"DEBCLOUD_RELEASE": c.Release, "DEBCLOUD_VENDOR": c.Vendor, "DEBCLOUD_ARCH": c.Arch,
+		}})
+	}
+	return releases
 }
 
 // overlay is a team's templates over the built-in ones. The built-in ones are in folder debcloud, too.

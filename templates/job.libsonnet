@@ -59,10 +59,11 @@ function(settings, context) {
     },
   },
 
-  // The provider that a vendor's images are uploaded to beside the directory, and what is set about a provider.
-  uploads(cell): cell.upload && settings.steps.clouds,
-  tests(cell): $.uploads(cell) && settings.steps.cloudTest,
+  // The provider that a vendor's images are uploaded to beside the directory; those that take one upload at a time; what is set about one.
+  uploads(cell): settings.steps.clouds && cell.upload,
+  tests(cell): settings.steps.cloudTest && $.uploads(cell),
   cloud(vendor): std.get(settings.clouds, vendor, vendor),
+  serial: [name for name in std.objectFields(settings.providers) if std.get(settings.providers[name], 'serial', false)],
   provider(name): std.get(settings.providers, name, { target: name }),
 
   // What a job that talks to a provider has more: its SDK and its login.

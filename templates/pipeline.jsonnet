@@ -2,9 +2,9 @@
 //
 // context: type     dev, daily or release
 //          version  of all images, "" where the pipeline's own number tells it; of the daily that a release promotes
-//          cells    as in the Plan document, with name, "trixie genericcloud amd64", and variables, DEBCLOUD_RELEASE and so on
-//          parts    in the place of cells where the pipeline is so large that it was split: { name, file } each
-//          why      there are no cells
+//          releases { name, cells } each; cells as in the Plan document, with name, "trixie genericcloud amd64", and variables, DEBCLOUD_RELEASE and so on
+//          parts    in the place of releases where the pipeline is so large that it was split: { name, file } each
+//          why      there are no releases
 //          last     whether what comes once a pipeline (report, index, notify, prune) is in this file
 //
 // A job kind lives in a file of its own. A team changes one by putting a file of the same name into the folder of --templates,
@@ -27,40 +27,47 @@ function(context)
   local part = (import 'part.libsonnet')(lib);
   local nothing = (import 'nothing.libsonnet')(lib);
 
-  local builds = context.type != 'release' && context.cells != [];
+  local cells = std.flatMap(function(r) r.cells, context.releases);
+  local builds = context.type != 'release' && cells != [];
   local publishes = context.type != 'dev';
   local once = publishes && context.last;
   local job(name, kind, more) = { name: name, job: { extends: '.' + kind } + more };
 
   // Where a cell is published: in the directory, and in the cloud of its vendor.
-  local clouds = std.set([lib.cloud(c.vendor) for c in context.cells if lib.uploads(c)]);
+  local cloudOf(c) = if lib.uploads(c) then lib.cloud(c.vendor) else null;
+  local cloudsOf(cells) = if settings.steps.clouds then std.set([cloudOf(c) for c in cells if lib.uploads(c)]) else [];
+  local clouds = cloudsOf(cells);
   local providers = ['directory'] + clouds;
-  local promoting = if context.cells == [] then [] else providers;
-  local targets(cell) = if lib.uploads(cell) then ['directory', lib.cloud(cell.vendor)] else ['directory'];
+  local promoting = if cells == [] then [] else providers;
 
+  local publication(c, provider) = job('publish ' + c.name + ' ' + provider, 'publish ' + provider, publish.of(c, provider));
+  local toCloud(c, provider) =
+    [publication(c, provider)]
+    + if lib.tests(c) then [job('cloud test ' + c.name, 'cloud test ' + provider, cloudTest.of(c, provider))] else [];
   local ofCell(c) =
     [
       job('build ' + c.name, 'build', build.of(c)),
       job('check ' + c.name, 'check', check.of(c)),
       job('boot ' + c.name, 'boot', boot.of(c)),
-    ] + if publishes then
-      [job('publish ' + c.name + ' ' + p, 'publish ' + p, publish.of(c, p)) for p in targets(c)]
-      + [job('cloud test ' + c.name, 'cloud test ' + p, cloudTest.of(c, p)) for p in targets(c) if p != 'directory' && lib.tests(c)]
-    else [];
+    ]
+    + (if publishes then [publication(c, 'directory')] else [])
+    + (if publishes && lib.uploads(c) then toCloud(c, cloudOf(c)) else []);
 
   // A release becomes public at each provider once all that is published of it passed.
   local ofRelease(release) =
-    local cells = [c for c in context.cells if c.release == release];
-    local tests = [lib.after('cloud test ' + c.name) for c in cells if lib.tests(c)];
+    local clouds = cloudsOf(release.cells);
+    local tests = if settings.steps.cloudTest then [lib.after('cloud test ' + c.name) for c in release.cells if lib.tests(c)] else [];
+    local publications(p) = ['publish ' + c.name + ' ' + p for c in release.cells if p == 'directory' || cloudOf(c) == p];
     // It takes the documents of its own provider's publications and waits for all.
-    local publications = [{ provider: p, job: 'publish ' + c.name + ' ' + p, wait: lib.after(self.job) } for c in cells for p in targets(c)];
-    local needs(provider) = [if it.provider == provider then it.job else it.wait for it in publications] + tests;
+    local needs(provider) =
+      publications(provider)
+      + std.flatMap(function(p) std.map(lib.after, publications(p)), [p for p in ['directory'] + clouds if p != provider])
+      + tests;
     [
-      job('promote ' + release + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else [], cells))
-      for p in std.set(std.flatMap(targets, cells))
+      job('promote ' + release.name + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else []))
+      for p in ['directory'] + clouds
     ];
-  local releases = std.set([c.release for c in context.cells]);
-  local promotions = if publishes then std.flatMap(ofRelease, releases) else [];
+  local promotions = if publishes then std.flatMap(ofRelease, context.releases) else [];
 
   local ofPart(p) = [job('unpack ' + p.name, 'unpack', part.of(p)), { name: p.name, job: part.start(p) }];
 
@@ -75,7 +82,7 @@ function(context)
   // One note tells of all images, so a pipeline that was split into files has none.
   local reporting = context.type == 'dev' && builds && context.last;
   local reports = if reporting then
-    [job('report', 'report', report.of(['check ' + c.name for c in context.cells] + ['boot ' + c.name for c in context.cells]))]
+    [job('report', 'report', report.of(['check ' + c.name for c in cells] + ['boot ' + c.name for c in cells]))]
   else [];
 
   // GitLab allows 50 needs a job. One with more needs jobs that gather 50 each. The program that it runs is one of them.
@@ -88,11 +95,11 @@ function(context)
       [job(names[i], 'gather', gather.of(groups[i], stage)) for i in std.range(0, std.length(groups) - 1)]
       + within(stage)(it { job+: { needs: names } });
 
-  local empty = context.cells == [] && context.parts == [];
+  local empty = cells == [] && context.parts == [];
   local promoted = std.flatMap(within('promote'), promotions);
   local ended = if empty then [] else std.flatMap(within('after'), last + reports);
   local jobs = (if empty then [job('nothing to do', 'nothing to do', nothing.of(context.why))] else [])
-               + (if builds then std.flatMap(ofCell, context.cells) else [])
+               + (if builds then std.flatMap(ofCell, cells) else [])
                + promoted
                + std.flatMap(ofPart, context.parts)
                + ended;

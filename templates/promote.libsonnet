@@ -20,13 +20,13 @@ function(lib)
         + ' --stage public --plan matrix --cells "$DEBCLOUD_CELLS" --documents out',
       ],
     },
-    // cells: that the pipeline has of the release, at any provider.
-    of(release, provider, needs, cells): {
+    // release: with the cells that the pipeline has of it, at any provider.
+    of(release, provider, needs): {
       needs: needs,
-      variables: { DEBCLOUD_RELEASE: release, DEBCLOUD_CELLS: std.join(',', [c.name for c in cells]) },
+      variables: { DEBCLOUD_RELEASE: release.name, DEBCLOUD_CELLS: std.join(',', [c.name for c in release.cells]) },
       environment: {
-        name: lib.context.type + '/' + provider + '/' + release,
-        url: lib.settings.publicURL + release,
+        name: lib.context.type + '/' + provider + '/' + release.name,
+        url: lib.settings.publicURL + release.name,
         deployment_tier: if daily then 'staging' else 'production',
       },
     },

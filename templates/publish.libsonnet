@@ -4,13 +4,10 @@ function(lib) {
     variables+: { DEBCLOUD_PROVIDER: provider },
     script: ['./debcloud publish out/*.build.json --to "' + lib.provider(provider).target + '" --upload-type ' + lib.context.type + ' --stage private'],
   },
-  of(cell, provider):
-    local group = std.get(cell, 'uploadGroup', '');
+  of(cell, provider): {
+    needs: lib.program + ['build ' + cell.name, 'boot ' + cell.name],
+    variables: cell.variables { [if cell.uploadGroup != '' then 'DEBCLOUD_UPLOAD_GROUP']: cell.uploadGroup },
     // A provider that takes one upload at a time takes it once a group.
-    local queued = std.get(lib.provider(provider), 'serial', false);
-    {
-      needs: lib.program + ['build ' + cell.name, 'boot ' + cell.name],
-      variables: cell.variables { [if group != '' then 'DEBCLOUD_UPLOAD_GROUP']: group },
-      [if queued then 'resource_group']: 'publish ' + provider + (if group != '' then ' ' + group else ''),
-    },
+    [if std.member(lib.serial, provider) then 'resource_group']: std.rstripChars('publish ' + provider + ' ' + cell.uploadGroup, ' '),
+  },
 }
