@@ -7,49 +7,50 @@ import (
 	"sync"
 )
 
-const halved = 4 << 10 // bytes from which on Combine costs less than it saves
-
-var (
-	table  = crc64.MakeTable(crc64.ECMA)
-	tables = sliced(table)
+const (
+	poly  = 0xC96C5795D7870F42 // of ECMA-182, reflected
+	block = 64                 // bytes that fold takes at once
 )
 
-// Sum returns the CRC-64 of p. A step waits for the one before it, so the halves of p, side by side, take 0.6 of the time of crc64.Checksum.
-//
-// The race detector would look at each of its reads, which took two fifths of the time of the publisher's tests.
-//
-//go:norace
+var (
+	table = crc64.MakeTable(crc64.ECMA)
+	// onward takes the halves of 16 bytes a block further: the first half is 64 bits further away. A product of reflected numbers
+	// comes out one bit lower, which each power makes up for.
+	onward = [2]uint64{power(8*block + 64 - 1), power(8*block - 1)}
+)
+
+// Sum returns the CRC-64 of p. Where the processor can multiply without carries, it folds the blocks of p into one, as in Gopal and others, "Fast CRC
+// Computation for Generic Polynomials Using PCLMULQDQ Instruction" (Intel, 2009), and sums that up: a seventh of the time of crc64.Checksum.
 func Sum(p []byte) uint64 {
-	if len(p) < halved {
+	if !folds || len(p) < 2*block {
 		return crc64.Checksum(p, table)
 	}
-	half := len(p) / 16 * 8
-	left, right := p[:half], p[half:2*half]
-	a, b, t := ^uint64(0), ^uint64(0), &tables
-	for i := 0; i+8 <= half; i += 8 {
-		a, b = step(t, a^binary.LittleEndian.Uint64(left[i:])), step(t, b^binary.LittleEndian.Uint64(right[i:]))
+	var sums [block / 8]uint64
+	for i := range sums {
+		sums[i] = binary.LittleEndian.Uint64(p[8*i:])
 	}
-	rest := p[2*half:]
-	return Combine(^a, crc64.Update(^b, table, rest), int64(half+len(rest)))
+	sums[0] = ^sums[0] // a sum begins with all bits set
+	n := len(p)/block - 1
+	fold(&sums, &p[block], n, &onward)
+	var last [block]byte
+	for i, v := range sums {
+		binary.LittleEndian.PutUint64(last[8*i:], v)
+	}
+	const none = ^uint64(0) // what crc64 takes for a sum of nothing but zeros
+	return crc64.Update(crc64.Update(none, table, last[:]), table, p[(n+1)*block:])
 }
 
-// step takes 8 bytes, which are in the sum already.
-//
-//go:norace
-func step(t *[8]crc64.Table, sum uint64) uint64 {
-	return t[7][sum&0xff] ^ t[6][sum>>8&0xff] ^ t[5][sum>>16&0xff] ^ t[4][sum>>24&0xff] ^
-		t[3][sum>>32&0xff] ^ t[2][sum>>40&0xff] ^ t[1][sum>>48&0xff] ^ t[0][sum>>56]
-}
-
-// sliced makes the tables of slicing-by-8: the nth is for a byte that n others follow.
-func sliced(first *crc64.Table) (all [8]crc64.Table) {
-	all[0] = *first
-	for n := 1; n < len(all); n++ {
-		for i, sum := range all[n-1] {
-			all[n][i] = first[sum&0xff] ^ sum>>8
+// power returns x^n modulo the polynomial, reflected as sums are.
+func power(n int) uint64 {
+	v := uint64(1) << 63
+	for range n {
+		if v&1 != 0 {
+			v = v>>1 ^ poly
+		} else {
+			v >>= 1
 		}
 	}
-	return all
+	return v
 }
 
 // Combine returns the CRC-64 of two texts behind each other, by theirs and the length of the second, as zlib's crc32_combine does: the first one is
@@ -85,7 +86,6 @@ func (m *matrix) square() *matrix {
 
 // shifts has the matrices that shift a sum by 2^n zero bytes.
 var shifts = sync.OnceValue(func() (all [63]*matrix) {
-	const poly = 0xC96C5795D7870F42 // of ECMA-182, reflected
 	bit := &matrix{poly}
 	for i := 1; i < len(bit); i++ {
 		bit[i] = 1 << (i - 1)

@@ -19,15 +19,20 @@ func TestCombine(t *testing.T) {
 	}
 }
 
-// TestSum holds Sum against Go's own, at lengths around those at which it goes another way.
+// TestSum holds Sum against Go's own, at every length and place around those at which it goes another way.
 func TestSum(t *testing.T) {
 	text := make([]byte, 1<<20)
 	rand.NewChaCha8([32]byte{1}).Read(text)
 	ecma := crc64.MakeTable(crc64.ECMA)
-	for _, n := range []int{0, 1, 7, 4<<10 - 1, 4 << 10, 4<<10 + 1, 4<<10 + 15, 4<<10 + 17, len(text)} {
-		if got, want := crc.Sum(text[:n]), crc64.Checksum(text[:n], ecma); got != want {
-			t.Errorf("%d bytes: %x, want %x", n, got, want)
+	for n := range 600 {
+		for from := range 17 {
+			if got, want := crc.Sum(text[from:from+n]), crc64.Checksum(text[from:from+n], ecma); got != want {
+				t.Fatalf("%d bytes from %d on: %x, want %x", n, from, got, want)
+			}
 		}
+	}
+	if got, want := crc.Sum(text), crc64.Checksum(text, ecma); got != want {
+		t.Errorf("%d bytes: %x, want %x", len(text), got, want)
 	}
 }
 
