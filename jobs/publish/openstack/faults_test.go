@@ -2,6 +2,7 @@ package openstack
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/openstack/openstacktest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
@@ -131,6 +133,15 @@ func TestOtherClouds(t *testing.T) {
 			t.Setenv("OS_PROJECT_NAME", openstacktest.ProjectName)
 			t.Setenv("OS_PROJECT_DOMAIN_ID", "default")
 		}, "qcow2"},
+		{"images are hashed by SHA-256", func(_ *testing.T, f *fake) { f.Regions["north"].Hash = "sha256" }, "qcow2"},
+		{"raw images are hashed by SHA-256", func(_ *testing.T, f *fake) {
+			f.Regions["north"].Hash = "sha256"
+			f.target.Settings["format"] = "raw"
+		}, "raw"},
+		{"images are converted to raw and hashed by SHA-256", func(_ *testing.T, f *fake) {
+			f.Regions["north"].Hash = "sha256"
+			f.Regions["north"].Converts = true
+		}, "raw"},
 		{"a community image", func(_ *testing.T, f *fake) {
 			f.target.Settings["visibility"] = "community"
 			f.Roles = []string{"member"}
@@ -147,6 +158,53 @@ func TestOtherClouds(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestAlgorithm: what is sent is hashed as the cloud's images are, so that it need not be read again.
+func TestAlgorithm(t *testing.T) {
+	for _, row := range []struct{ summary, there, want string }{
+		{"no image is there", "", "sha512"},
+		{"one by SHA-256 is there", "sha256", "sha256"},
+		{"one of before there were such hashes is there", "-", "sha512"},
+	} {
+		f, j := newFake(t), openJournal(t)
+		f.target.Regions = []string{"north"}
+		f.Regions["north"].Hash = "sha256"
+		if row.there != "" {
+			someone := map[string]any{"name": "cirros", "owner": "someone", "visibility": "public"}
+			if row.there != "-" {
+				someone["os_hash_algo"], someone["os_hash_value"] = row.there, "00"
+			}
+			f.Regions["north"].Put(someone)
+		}
+		img := publishtest.Image(t, publishtest.Options{})
+		if _, err := f.Publisher(t, &publishtest.Line{}, j).Publish(t.Context(), img, publish.Private); err != nil {
+			t.Fatalf("%s: %v", row.summary, err)
+		}
+		e, err := j.Lock(t.Context(), journal.Key{Target: f.target.Name, Digest: img.Digest.String(), Image: img.Name()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		have, err := journal.Step(t.Context(), e, "image north", func(context.Context, bool) (made, error) { return made{}, errors.New("not done") })
+		e.Unlock()
+		if err != nil || have.Algorithm != row.want || have.Sum == "" {
+			t.Errorf("%s: the journal has %+v, %v", row.summary, have, err)
+		}
+	}
+}
+
+// TestUnknownAlgorithm: nothing is made that could not be verified.
+func TestUnknownAlgorithm(t *testing.T) {
+	f := newFake(t)
+	f.target.Regions = []string{"north"}
+	f.Regions["north"].Put(map[string]any{"name": "cirros", "os_hash_algo": "blake3", "os_hash_value": "00"})
+	_, err := f.Publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), publishtest.Image(t, publishtest.Options{}), publish.Private)
+	if fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), `"blake3"`) || !strings.Contains(fault.HintOf(err), "hashing_algorithm") {
+		t.Errorf("the error is %v, hint %q", err, fault.HintOf(err))
+	}
+	if all := f.Regions["north"].Images(); len(all) != 1 {
+		t.Errorf("there are %d images", len(all))
 	}
 }
 

@@ -1,6 +1,7 @@
 package openstack
 
 import (
+	"cmp"
 	"context"
 	"crypto/md5" // what a Glance may be configured to tell
 	"crypto/sha1"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/imagedata"
 	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/imageimport"
+	"github.com/gophercloud/gophercloud/v2/openstack/image/v2/images"
+	"github.com/gophercloud/gophercloud/v2/pagination"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/qcow2"
@@ -59,31 +62,43 @@ func (s *source) size() int64 {
 	return s.img.Size()
 }
 
-// sum returns the SHA-512 of what is, or was, sent.
-func (s *source) sum(ctx context.Context) (string, error) { return s.sumBy(ctx, "sha512", s.format) }
+// newHash returns the hash by the name that Glance has for it. Each Glance hashes by one that its operators chose.
+func newHash(algorithm string) (hash.Hash, error) {
+	switch algorithm {
+	case "sha512":
+		return sha512.New(), nil
+	case "sha384":
+		return sha512.New384(), nil
+	case "sha256":
+		return sha256.New(), nil
+	case "sha1":
+		return sha1.New(), nil
+	case "md5":
+		return md5.New(), nil
+	}
+	return nil, fault.WithHint(fault.Inputf("the cloud hashes images with %q, which is not known here, so what it has cannot be verified", algorithm), "have Glance's hashing_algorithm set to sha512")
+}
 
-// sumBy reads everything that is sent in a format and returns its digest, in hexadecimal, by the algorithm that a Glance names.
-func (s *source) sumBy(ctx context.Context, algorithm, format string) (string, error) {
+// sum reads everything that is sent in a format and returns its digest, in hexadecimal.
+func (s *source) sum(ctx context.Context, algorithm, format string) (string, error) {
 	if format == "raw" && algorithm == "sha512" {
 		return s.img.Digest.Hex(), nil
 	}
-	algorithms := map[string]func() hash.Hash{"sha512": sha512.New, "sha384": sha512.New384, "sha256": sha256.New, "sha1": sha1.New, "md5": md5.New}
-	h := algorithms[algorithm]
-	if h == nil {
-		return "", fault.WithHint(fault.Inputf("the cloud hashes images with %q, which is not known here, so what it has cannot be verified", algorithm), "have Glance's hashing_algorithm set to sha512")
+	h, err := newHash(algorithm)
+	if err != nil {
+		return "", err
 	}
 	if err := s.open(ctx); err != nil {
 		return "", err
 	}
-	sum := h()
 	var r io.Reader = io.NewSectionReader(s.file, 0, s.img.Size())
 	if format == "qcow2" {
 		r = io.NewSectionReader(s.stream, 0, s.stream.Size())
 	}
-	if _, err := io.Copy(sum, &cancelled{ctx, r}); err != nil {
+	if _, err := io.Copy(h, &cancelled{ctx, r}); err != nil {
 		return "", err
 	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
+	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
 // cancelled is a reader that ends with a context.
@@ -120,6 +135,10 @@ func (w *work) send(ctx context.Context, id string) (made, error) {
 	if err != nil {
 		return made{}, err
 	}
+	h, err := w.newHash(ctx)
+	if err != nil {
+		return made{}, err
+	}
 	w.changed = true
 	put := func(r io.Reader) error { return imagedata.Upload(ctx, w.images, id, r).ExtractErr() }
 	if offered {
@@ -132,7 +151,6 @@ func (w *work) send(ctx context.Context, id string) (made, error) {
 		r.CloseWithError(cmpError(err, io.ErrClosedPipe)) // so that no one writes to what nobody reads
 		answered <- err
 	}()
-	h := sha512.New()
 	wrong := w.img.Copy(ctx, "upload to "+w.name, newStreamSink(w.source, pw, pw), newStreamSink(w.source, h, io.NopCloser(nil)))
 	if wrong != nil {
 		pw.CloseWithError(wrong)
@@ -153,7 +171,7 @@ func (w *work) send(ctx context.Context, id string) (made, error) {
 	if err != nil {
 		return made{}, &lostError{w.explain(ctx, "upload image "+id, err)}
 	}
-	sent := made{ID: id, Format: w.settings.format, SHA512: hex.EncodeToString(h.Sum(nil))}
+	sent := made{ID: id, Format: w.settings.format, Algorithm: w.algorithm, Sum: hex.EncodeToString(h.Sum(nil))}
 	if offered {
 		err = w.importStaged(ctx, id)
 	}
@@ -192,6 +210,26 @@ func (w *work) imports(ctx context.Context) (bool, error) {
 		return false, w.explain(ctx, "ask for import methods", err)
 	}
 	return slices.Contains(info.ImportMethods.Value, string(imageimport.GlanceDirectMethod)), nil
+}
+
+// newHash returns the hash that the region's Glance has of images. It tells that of images alone: of one that is there already; where there is none,
+// it is most likely Glance's default.
+func (w *work) newHash(ctx context.Context) (hash.Hash, error) {
+	if w.algorithm == "" {
+		found := "sha512"
+		err := images.List(w.images, images.ListOpts{Status: images.ImageStatusActive, Limit: 1}).EachPage(ctx, func(_ context.Context, page pagination.Page) (bool, error) {
+			some, err := images.ExtractImages(page)
+			if len(some) > 0 {
+				found = cmp.Or(mark(&some[0], "os_hash_algo"), found)
+			}
+			return false, err
+		})
+		if err != nil {
+			return nil, w.explain(ctx, "list images", err)
+		}
+		w.algorithm = found
+	}
+	return newHash(w.algorithm)
 }
 
 func cmpError(err, otherwise error) error {

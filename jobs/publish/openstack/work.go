@@ -28,13 +28,16 @@ type work struct {
 	source   *source
 	settings settings
 	changed  bool
+
+	algorithm string // that the region's Glance hashes images by, once it was asked
 }
 
 // made is what the journal keeps of an image that arrived.
 type made struct {
 	ID     string
 	Format string // of the image in Glance
-	SHA512 string // of its data there, hexadecimal
+	// Sum is the digest of its data there, hexadecimal, by the Algorithm, which has Glance's name. Empty in journals of before there was one.
+	Algorithm, Sum string
 }
 
 // publish returns the image's identifier.
@@ -147,6 +150,9 @@ func (w *work) arrive(ctx context.Context, found *images.Image, again bool) (mad
 		}
 		var err error
 		if found == nil {
+			if _, err := w.newHash(ctx); err != nil { // nothing is made that could not be verified
+				return made{}, err
+			}
 			if found, err = w.create(ctx); err != nil {
 				return made{}, err
 			}
@@ -176,21 +182,22 @@ func (w *work) arrive(ctx context.Context, found *images.Image, again bool) (mad
 
 // known completes what is known of an active image. What was sent by an earlier process is worked out again.
 func (w *work) known(ctx context.Context, found *images.Image, sent made) (made, error) {
-	if sent.SHA512 == "" && verified(found) {
-		return made{ID: found.ID, Format: found.DiskFormat, SHA512: mark(found, "os_hash_value")}, nil
+	if sent.Sum == "" && verified(found) {
+		return made{ID: found.ID, Format: found.DiskFormat, Algorithm: mark(found, "os_hash_algo"), Sum: mark(found, "os_hash_value")}, nil
 	}
-	if sent.SHA512 == "" {
-		sum, err := w.source.sum(ctx)
+	if found.DiskFormat == "raw" && w.settings.format != "raw" {
+		// A cloud that converts what it imports has the raw image, whose digest is known.
+		sent = made{Format: "raw", Algorithm: "sha512", Sum: w.img.Digest.Hex()}
+	}
+	if sent.Sum == "" {
+		algorithm := mark(found, "os_hash_algo")
+		sum, err := w.source.sum(ctx, algorithm, w.settings.format)
 		if err != nil {
 			return made{}, err
 		}
-		sent = made{Format: w.settings.format, SHA512: sum}
+		sent = made{Format: w.settings.format, Algorithm: algorithm, Sum: sum}
 	}
 	sent.ID = found.ID
-	// A cloud that converts what it imports has the raw image, whose digest is known.
-	if found.DiskFormat == "raw" && sent.Format != "raw" {
-		sent.Format, sent.SHA512 = "raw", w.img.Digest.Hex()
-	}
 	return sent, w.verify(ctx, found, sent)
 }
 
@@ -316,10 +323,10 @@ func (w *work) verify(ctx context.Context, i *images.Image, have made) error {
 		return nil
 	}
 	algorithm, value := mark(i, "os_hash_algo"), mark(i, "os_hash_value")
-	want := have.SHA512
-	if algorithm != "sha512" {
+	want := have.Sum
+	if want == "" || algorithm != have.Algorithm {
 		var err error
-		if want, err = w.source.sumBy(ctx, algorithm, have.Format); err != nil {
+		if want, err = w.source.sum(ctx, algorithm, have.Format); err != nil {
 			return err
 		}
 	}

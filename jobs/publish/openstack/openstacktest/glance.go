@@ -2,10 +2,12 @@ package openstacktest
 
 import (
 	"crypto/md5" // Glance still tells it, as "checksum"
+	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"hash"
 	"io"
 	"maps"
 	"mime"
@@ -31,6 +33,8 @@ type Glance struct {
 	Quota int
 	// Polls is after how many looks at an image an import is done, and Lag how many listings a new image is missing in.
 	Polls, Lag int
+	// Hash is what images are hashed by, sha512 or sha256: hashing_algorithm of its configuration.
+	Hash string
 	// Spoil lets the store keep other bytes than were sent.
 	Spoil bool
 	// Page is how many images a listing shows at once.
@@ -54,7 +58,7 @@ type stored struct {
 }
 
 func newGlance() *Glance {
-	return &Glance{Import: []string{"glance-direct", "web-download"}, Polls: 1, Page: 3, images: map[string]*stored{}, gone: map[string]bool{}, clock: time.Now().Add(-time.Minute)}
+	return &Glance{Hash: "sha512", Import: []string{"glance-direct", "web-download"}, Polls: 1, Page: 3, images: map[string]*stored{}, gone: map[string]bool{}, clock: time.Now().Add(-time.Minute)}
 }
 
 // readOnly are attributes that no client may set.
@@ -316,7 +320,7 @@ func (s *stored) poll(g *Glance) {
 			return
 		}
 		s.attributes["disk_format"] = "raw"
-		c = contentOf(data)
+		c = g.contentOf(data)
 	}
 	g.keep(s, c)
 	s.old = maps.Clone(s.attributes)
@@ -324,43 +328,51 @@ func (s *stored) poll(g *Glance) {
 
 // content is what was sent of an image.
 type content struct {
-	data   []byte // unless it is discarded
-	size   int64
-	begin  string // its first bytes
-	sha512 []byte
+	data  []byte // unless it is discarded
+	size  int64
+	begin string // its first bytes
+	sum   []byte
 }
 
-func contentOf(data []byte) *content {
-	sum := sha512.Sum512(data)
-	return &content{data, int64(len(data)), string(data[:min(4, len(data))]), sum[:]}
+func (g *Glance) newHash() hash.Hash {
+	if g.Hash == "sha256" {
+		return sha256.New()
+	}
+	return sha512.New()
+}
+
+func (g *Glance) contentOf(data []byte) *content {
+	h := g.newHash()
+	h.Write(data)
+	return &content{data, int64(len(data)), string(data[:min(4, len(data))]), h.Sum(nil)}
 }
 
 func (g *Glance) receive(r io.Reader) (*content, error) {
 	if !g.Discard {
 		data, err := io.ReadAll(r)
-		return contentOf(data), err
+		return g.contentOf(data), err
 	}
 	begin := make([]byte, 4)
 	n, err := io.ReadFull(r, begin)
 	if err != nil {
 		return nil, err
 	}
-	h := sha512.New()
+	h := g.newHash()
 	h.Write(begin)
 	rest, err := io.CopyBuffer(h, r, make([]byte, 1<<20))
-	return &content{size: int64(n) + rest, begin: string(begin), sha512: h.Sum(nil)}, err
+	return &content{size: int64(n) + rest, begin: string(begin), sum: h.Sum(nil)}, err
 }
 
 // keep puts content into the store.
 func (g *Glance) keep(s *stored, c *content) {
 	if g.Spoil && c.size > 0 {
 		c.data[c.size/2] ^= 1
-		c = contentOf(c.data)
+		c = g.contentOf(c.data)
 	}
 	s.data = c.data
 	sum5 := md5.Sum(c.data)
 	s.attributes["size"], s.attributes["checksum"] = c.size, hex.EncodeToString(sum5[:])
-	s.attributes["os_hash_algo"], s.attributes["os_hash_value"] = "sha512", hex.EncodeToString(c.sha512)
+	s.attributes["os_hash_algo"], s.attributes["os_hash_value"] = g.Hash, hex.EncodeToString(c.sum)
 	s.attributes["status"], s.attributes["updated_at"] = "active", g.tick()
 }
 
