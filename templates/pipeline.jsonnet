@@ -55,17 +55,17 @@ function(context)
 
   // A release becomes public at each provider once all that is published of it passed.
   local ofRelease(release) =
-    local clouds = cloudsOf(release.cells);
+    local providers = ['directory'] + cloudsOf(release.cells);
     local tests = if settings.steps.cloudTest then [lib.after('cloud test ' + c.name) for c in release.cells if lib.tests(c)] else [];
     local publications(p) = ['publish ' + c.name + ' ' + p for c in release.cells if p == 'directory' || cloudOf(c) == p];
     // It takes the documents of its own provider's publications and waits for all.
     local needs(provider) =
       publications(provider)
-      + std.flatMap(function(p) std.map(lib.after, publications(p)), [p for p in ['directory'] + clouds if p != provider])
+      + std.flatMap(function(p) std.map(lib.after, publications(p)), [p for p in providers if p != provider])
       + tests;
     [
       job('promote ' + release.name + ' ' + p, 'promote ' + p, promote.of(release, p, if builds then needs(p) else []))
-      for p in ['directory'] + clouds
+      for p in providers
     ];
   local promotions = if publishes then std.flatMap(ofRelease, context.releases) else [];
 
