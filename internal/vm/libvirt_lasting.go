@@ -254,21 +254,30 @@ func (c *connection) describe(ctx context.Context, name string) (text string, er
 	return text, err
 }
 
-// ensureFilter defines an nwfilter, or brings it up to date.
+// ensureFilter defines an nwfilter, or brings it up to date. Where another process was faster to define it, libvirt refuses a
+// second one of that name, and takes it with the UUID that the filter has by then.
 func (c *connection) ensureFilter(ctx context.Context, name string, describe func(name, uuid string) (string, error)) error {
 	_, err := bounded(ctx, "network filter "+name, func() (any, error) {
-		id := ""
-		if old, err := c.rpc.NwfilterLookupByName(name); err == nil {
-			id = uuid.UUID(old.UUID).String()
+		known, err := c.defineFilter(name, describe)
+		if err != nil && !known {
+			_, err = c.defineFilter(name, describe)
 		}
-		text, err := describe(name, id)
-		if err != nil {
-			return nil, err
-		}
-		_, err = c.rpc.NwfilterDefineXML(text)
 		return nil, err
 	})
 	return err
+}
+
+// defineFilter also tells whether there was a filter of that name before.
+func (c *connection) defineFilter(name string, describe func(name, uuid string) (string, error)) (known bool, err error) {
+	id := ""
+	if old, err := c.rpc.NwfilterLookupByName(name); err == nil {
+		id = uuid.UUID(old.UUID).String()
+	}
+	text, err := describe(name, id)
+	if err == nil {
+		_, err = c.rpc.NwfilterDefineXML(text)
+	}
+	return id != "", err
 }
 
 // ensureNetwork defines a network where there is none of that name, and starts it.

@@ -1,8 +1,10 @@
 package vm
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestFilter(t *testing.T) {
@@ -14,5 +16,24 @@ func TestFilter(t *testing.T) {
 		if !strings.Contains(text, part) {
 			t.Errorf("the filter lacks %s: %s", part, text)
 		}
+	}
+}
+
+// TestFilterThatAnotherDefines lets another process define the filter between our look and our definition.
+func TestFilterThatAnotherDefines(t *testing.T) {
+	o := nodeOptions(startPrivate(t, true))
+	n, other := connect(t, o), connect(t, o)
+	raced := false
+	describe := func(name, uuid string) (string, error) {
+		if !raced {
+			raced = true
+			if err := other.conn.ensureFilter(context.WithoutCancel(t.Context()), name, filterXML); err != nil {
+				return "", err
+			}
+		}
+		return filterXML(name, uuid)
+	}
+	if err := n.conn.ensureFilter(testContext(t, time.Minute), "jobs", describe); err != nil {
+		t.Error(err)
 	}
 }
