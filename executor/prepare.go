@@ -236,10 +236,9 @@ func (d *Driver) attachment(ctx context.Context, n settings.Network) (vm.Attachm
 	if err != nil {
 		return vm.Attachment{}, err
 	}
-	if err := d.node.EnsureNAT(ctx, n.Name, n.Filter); err != nil {
-		return vm.Attachment{}, err
-	}
-	return vm.Attachment{Network: n.Name, Filter: n.Filter, Forbidden: own}, nil
+	a, err := d.node.EnsureNAT(ctx, n.Name, n.Filter, n.Subnet)
+	a.Forbidden = own
+	return a, err
 }
 
 // hostAddresses are the host's own IPv4 addresses beyond loopback, which jobs must not reach.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -133,7 +134,7 @@ func (c *check) libvirt() {
 	c.defined("storage pool "+c.settings.Pool.Name, s.Pools, c.settings.Pool.Name)
 	nat := c.natNetworks()
 	for _, name := range slices.Sorted(maps.Keys(nat)) {
-		c.defined("network "+name, s.Networks, name)
+		c.network(name, nat[name].Subnet, s)
 		c.defined("nwfilter "+nat[name].Filter, s.Filters, nat[name].Filter)
 	}
 }
@@ -146,6 +147,24 @@ func (c *check) defined(subject string, there map[string]bool, name string) {
 		c.ok(subject, "is stopped; the next job starts it")
 	default:
 		c.ok(subject, "is not there; the next job makes it")
+	}
+}
+
+// network also holds the addresses of one that is there against the settings: it keeps its own.
+func (c *check) network(name, subnet string, s vm.Survey) {
+	subject := "network " + name
+	wanted, err := vm.ParseSubnet(subnet)
+	gateway, there := s.Gateways[name]
+	has, err2 := netip.ParseAddr(gateway)
+	switch {
+	case err != nil:
+		c.lack(subject, "", "%v", err)
+	case there && err2 != nil:
+		c.lack(subject, "give it an <ip>, or remove it: then one behind NAT is made", "this host has no IPv4 address in it, which jobs need")
+	case there && !wanted.Contains(has):
+		c.warn(subject, "set subnet to what it has, or virsh net-destroy and net-undefine it when no VM uses it: the next job makes it anew", "keeps its address %s, and its subnet in the settings is %v", gateway, wanted)
+	default:
+		c.defined(subject, s.Networks, name)
 	}
 }
 

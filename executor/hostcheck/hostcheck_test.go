@@ -213,6 +213,28 @@ func TestImages(t *testing.T) {
 	}
 }
 
+func TestNetwork(t *testing.T) {
+	survey := vm.Survey{
+		Networks: map[string]bool{"ours": true, "theirs": true, "bridge": true},
+		Gateways: map[string]string{"ours": "198.18.0.1", "theirs": "10.1.0.1", "bridge": ""},
+	}
+	for _, row := range []struct {
+		name  string
+		state State
+		says  string
+	}{
+		{"ours", OK, "is there"}, {"none", OK, "is not there; the next job makes it"},
+		{"theirs", Warns, "keeps its address 10.1.0.1, and its subnet in the settings is 198.18.0.0/22"},
+		{"bridge", Lacks, "has no IPv4 address in it"},
+	} {
+		c := newCheck(t, settings.Default(), Host{})
+		c.network(row.name, "198.18.0.0/22", survey)
+		if got := says(c.findings, row.state); !strings.Contains(got, row.says) || len(c.findings) != 1 {
+			t.Errorf("%s: %+v", row.name, c.findings)
+		}
+	}
+}
+
 // TestLibvirt looks around a real daemon.
 func TestLibvirt(t *testing.T) {
 	s := settings.Default()

@@ -138,8 +138,9 @@ func (s *Settings) checkPlaces(c *checker) {
 }
 
 func (s *Settings) checkNetworks(c *checker) {
-	for class, n := range map[string]Network{Protected: s.Networks.Protected, Unprotected: s.Networks.Unprotected, Fork: s.Networks.Fork} {
-		setting := "networks." + class
+	classes := []string{Protected, Unprotected, Fork}
+	for i, class := range classes {
+		setting, n := "networks."+class, s.NetworkFor(class)
 		c.oneOf(setting+".mode", n.Mode, NAT, None, User)
 		if n.Mode != NAT {
 			continue
@@ -150,6 +151,26 @@ func (s *Settings) checkNetworks(c *checker) {
 		if !objectName.MatchString(n.Filter) {
 			c.bad(setting+".filter", "mode nat needs the name of an nwfilter, and %q is none: without it a job reaches the host", n.Filter)
 		}
+		if _, err := vm.ParseSubnet(n.Subnet); err != nil {
+			c.bad(setting+".subnet", "%v", err)
+		}
+		for _, other := range classes[:i] {
+			c.apart(class, n, other, s.NetworkFor(other))
+		}
+	}
+}
+
+// apart holds that networks of different names have different addresses: of two that share some, libvirt starts only one.
+func (c *checker) apart(class string, n Network, otherClass string, other Network) {
+	setting := "networks." + class + ".subnet"
+	a, err := vm.ParseSubnet(n.Subnet)
+	b, err2 := vm.ParseSubnet(other.Subnet)
+	switch {
+	case other.Mode != NAT || err != nil || err2 != nil:
+	case n.Name == other.Name && a != b:
+		c.bad(setting, "is %v, and networks.%s gives the same network %s %v", a, otherClass, n.Name, b)
+	case n.Name != other.Name && a.Overlaps(b):
+		c.bad(setting, "%v of network %s overlaps %v of network %s, so libvirt would start only one of them: give each its own", a, n.Name, b, other.Name)
 	}
 }
 

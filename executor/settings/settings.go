@@ -82,6 +82,8 @@ type Network struct {
 	Mode string `yaml:"mode"`
 	// Name is libvirt's name of the network. NAT only.
 	Name string `yaml:"name,omitempty"`
+	// Subnet is the addresses of the network where that is made: a network that is there keeps its own. NAT only.
+	Subnet string `yaml:"subnet,omitempty"`
 	// Filter is libvirt's name of the nwfilter on the VM's port. NAT only.
 	Filter string `yaml:"filter,omitempty"`
 }
@@ -237,7 +239,7 @@ func Default() *Settings {
 
 // bare is Default without what depends on other settings.
 func bare() *Settings {
-	nat := Network{Mode: NAT, Name: "debcloud", Filter: "debcloud-job"}
+	nat := Network{Mode: NAT, Name: "debcloud", Subnet: "198.18.0.0/22", Filter: "debcloud-job"}
 	return &Settings{
 		Libvirt:  Libvirt{URI: "qemu:///system", Accelerator: "auto"},
 		State:    "/var/lib/debcloud/executor",

@@ -91,6 +91,10 @@ func TestFaults(t *testing.T) {
 		{"another host's libvirt", "libvirt: {uri: 'qemu+ssh://host/system'}\n", "line 1: libvirt.uri: "},
 		{"a user's libvirt", "libvirt: {uri: 'qemu:///session'}\n", "line 1: libvirt.uri: libvirt URI \"qemu:///session\" is no system daemon of this host: qemu:///system is one"},
 		{"a network without a filter", "networks:\n  fork: {mode: nat, name: a, filter: ''}\n", "line 2: networks.fork.filter: mode nat needs"},
+		{"a subnet that is somebody's", "networks:\n  fork: {subnet: 192.0.2.0/24}\n", `line 2: networks.fork.subnet: "192.0.2.0/24" is neither private`},
+		{"two networks that share addresses", "networks:\n  fork:\n    name: forks\n    subnet: 198.18.2.0/24\n", "line 4: networks.fork.subnet: 198.18.2.0/24 of network forks overlaps 198.18.0.0/22 of network debcloud"},
+		{"a second network without a subnet of its own", "networks:\n  fork:\n    name: forks\n", "networks.fork.subnet: 198.18.0.0/22 of network forks overlaps"},
+		{"one network with two subnets", "networks:\n  unprotected: {subnet: 10.1.0.0/24}\n  fork: {mode: none}\n", "line 2: networks.unprotected.subnet: is 10.1.0.0/24, and networks.protected gives the same network debcloud 198.18.0.0/22"},
 		{"an unknown mode", "networks:\n  fork:\n    mode: bridge\n", `line 3: networks.fork.mode: "bridge" is none of: nat, none, user`},
 		{"an image pinned by half a digest", "images:\n  a.b: {digest: 'sha512:00'}\n", "line 2: images.a.b.digest: "},
 		{"an image from two places", "images:\n  a: {file: /a, digest: 'sha512:" + strings.Repeat("0", 128) + "'}\n", "has both a digest and a file"},
@@ -213,6 +217,9 @@ func TestRefs(t *testing.T) {
 		if got := s.TestbedFor(row.project, row.class); got != row.allowed {
 			t.Errorf("test bed for a %s ref of %s: %v", row.class, row.project, got)
 		}
+	}
+	if _, err := Parse("x", []byte("networks: {fork: {name: forks, subnet: 198.18.4.0/22}, unprotected: {mode: none}}\n")); err != nil {
+		t.Errorf("two networks side by side: %v", err)
 	}
 	s.Testbed.Unprotected = true
 	if !s.TestbedFor("team/images", Unprotected) || s.TestbedFor("team/images", Fork) {

@@ -70,6 +70,9 @@ type Attachment struct {
 	Network string
 	// Filter is the name of the nwfilter at the port. Empty: none.
 	Filter string
+	// Gateway is the host's address in the network: the filter lets the guest reach its DHCP and name server, and nothing
+	// else of it.
+	Gateway string
 	// Forbidden are addresses that the filter keeps the guest from, beside the private ones: those of the host.
 	Forbidden []string
 	// User is QEMU's own network: the guest reaches what the host's user reaches.
@@ -109,8 +112,8 @@ func (a Attachment) attach(d *libvirtxml.Domain) error {
 
 func (a Attachment) filter() *libvirtxml.DomainInterfaceFilterRef {
 	ref := &libvirtxml.DomainInterfaceFilterRef{Filter: a.Filter}
-	ref.Parameters = []libvirtxml.DomainInterfaceFilterParam{{Name: "CTRL_IP_LEARNING", Value: "dhcp"}, {Name: "DHCPSERVER", Value: natGateway}}
-	for _, address := range append([]string{natGateway}, a.Forbidden...) { // the variable must have a value
+	ref.Parameters = []libvirtxml.DomainInterfaceFilterParam{{Name: "CTRL_IP_LEARNING", Value: "dhcp"}, {Name: "DHCPSERVER", Value: a.Gateway}}
+	for _, address := range append([]string{a.Gateway}, a.Forbidden...) { // the variable must have a value
 		ref.Parameters = append(ref.Parameters, libvirtxml.DomainInterfaceFilterParam{Name: "HOST", Value: address})
 	}
 	return ref

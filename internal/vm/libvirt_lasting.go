@@ -280,27 +280,35 @@ func (c *connection) defineFilter(name string, describe func(name, uuid string) 
 	return id != "", err
 }
 
-// ensureNetwork defines a network where there is none of that name, and starts it.
-func (c *connection) ensureNetwork(ctx context.Context, name, text string) error {
-	_, err := bounded(ctx, "network "+name, func() (any, error) {
+// ensureNetwork defines a network where there is none of that name, starts it, and returns how it is defined.
+func (c *connection) ensureNetwork(ctx context.Context, name, text string) (is string, err error) {
+	return bounded(ctx, "network "+name, func() (string, error) {
 		n, err := c.rpc.NetworkLookupByName(name)
 		if hasCode(err, libvirt.ErrNoNetwork) {
-			if n, err = c.rpc.NetworkDefineXML(text); err == nil {
-				_ = c.rpc.NetworkSetAutostart(n, 1)
-			} else { // another process may have been faster
-				n, err = c.rpc.NetworkLookupByName(name)
-			}
+			n, err = c.defineNetwork(name, text)
 		}
 		if err != nil {
-			return nil, err
+			return "", err
 		}
-		if active, err := c.rpc.NetworkIsActive(n); err != nil || active != 0 {
-			return nil, err
+		if active, err := c.rpc.NetworkIsActive(n); err != nil {
+			return "", err
+		} else if active == 0 {
+			if err := c.rpc.NetworkCreate(n); err != nil && !hasCode(err, libvirt.ErrOperationInvalid) {
+				return "", fault.WithHint(err, "libvirt's networks need the Debian packages dnsmasq-base and iptables, and addresses that no interface of the host has")
+			}
 		}
-		if err := c.rpc.NetworkCreate(n); err != nil && !hasCode(err, libvirt.ErrOperationInvalid) {
-			return nil, fault.WithHint(err, "libvirt's networks need the Debian packages dnsmasq-base and iptables")
-		}
-		return nil, nil
+		return c.rpc.NetworkGetXMLDesc(n, 0)
 	})
-	return err
+}
+
+func (c *connection) defineNetwork(name, text string) (libvirt.Network, error) {
+	n, err := c.rpc.NetworkDefineXML(text)
+	if err == nil {
+		_ = c.rpc.NetworkSetAutostart(n, 1)
+		return n, nil
+	}
+	if theirs, lookupErr := c.rpc.NetworkLookupByName(name); lookupErr == nil { // another process was faster
+		return theirs, nil
+	}
+	return n, err
 }

@@ -11,7 +11,7 @@ import (
 // survey leaves out what is gone between a list and a look at it.
 func (c *connection) survey(ctx context.Context) (Survey, error) {
 	return bounded(ctx, "look around", func() (Survey, error) {
-		s := Survey{Pools: make(map[string]bool), Networks: make(map[string]bool), Filters: make(map[string]bool)}
+		s := Survey{Pools: make(map[string]bool), Networks: make(map[string]bool), Filters: make(map[string]bool), Gateways: make(map[string]string)}
 		for _, step := range []func(*Survey) error{c.surveyVersions, c.surveyPools, c.surveyNetworks, c.surveyFilters} {
 			if err := step(&s); err != nil {
 				return s, err
@@ -49,6 +49,9 @@ func (c *connection) surveyNetworks(s *Survey) error {
 	for _, n := range all {
 		if active, err := c.rpc.NetworkIsActive(n); err == nil {
 			s.Networks[n.Name] = active != 0
+		}
+		if text, err := c.rpc.NetworkGetXMLDesc(n, 0); err == nil {
+			s.Gateways[n.Name], _ = gatewayOf(text)
 		}
 	}
 	return err

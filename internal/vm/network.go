@@ -2,43 +2,108 @@ package vm
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/netip"
 
 	"libvirt.org/go/libvirtxml"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
-// EnsureNAT makes, where there is none of the name, a libvirt network behind NAT, and the filter for its ports. An operator
-// who has defined the network keeps it as it is; the filter is always ours.
-func (n *Node) EnsureNAT(ctx context.Context, name, filter string) error {
-	if err := n.conn.ensureFilter(ctx, filter, filterXML); err != nil {
-		return err
-	}
-	text, err := natXML(name)
+// EnsureNAT makes, where there is none of the name, a libvirt network behind NAT with the addresses of a subnet, and the
+// filter for its ports. It returns what joins a domain to both. An operator who has defined the network keeps it as it is,
+// with the addresses that it has; the filter is always ours.
+func (n *Node) EnsureNAT(ctx context.Context, name, filter, subnet string) (Attachment, error) {
+	prefix, err := ParseSubnet(subnet)
 	if err != nil {
-		return err
+		return Attachment{}, err
 	}
-	return n.conn.ensureNetwork(ctx, name, text)
+	if err := n.conn.ensureFilter(ctx, filter, filterXML); err != nil {
+		return Attachment{}, err
+	}
+	text, err := natXML(name, prefix)
+	if err != nil {
+		return Attachment{}, err
+	}
+	is, err := n.conn.ensureNetwork(ctx, name, text)
+	if err != nil {
+		return Attachment{}, err
+	}
+	gateway, err := gatewayOf(is)
+	if err != nil {
+		return Attachment{}, fault.WithHint(fault.Outsidef("libvirt's network %q: %w", name, err),
+			"give it an <ip>, or remove it: then one behind NAT is made")
+	}
+	return Attachment{Network: name, Filter: filter, Gateway: gateway}, nil
 }
 
-// The network of jobs. The addresses are from the block for benchmarks of networks (RFC 2544), which nobody routes: private
-// ones could be somebody's, and the filter forbids them all.
+// benchmarks is the block for benchmarks of networks (RFC 2544), which nobody routes: private addresses could be somebody's.
+// The filter forbids guests all of both.
+var benchmarks = netip.MustParsePrefix("198.18.0.0/15")
+
+// Bounds of a subnet: it has addresses for a few guests, and leaves some to other networks.
 const (
-	natGateway = "198.18.0.1"
-	natMask    = "255.255.252.0"
-	natFirst   = "198.18.0.10"
-	natLast    = "198.18.3.250"
+	widestSubnet   = 16
+	narrowestMask  = 28
+	subnetExamples = "198.18.0.0/22 or 10.99.0.0/24"
 )
 
-func natXML(name string) (string, error) {
+// ParseSubnet reads the addresses that a network behind NAT may have.
+func ParseSubnet(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil || !p.Addr().Is4():
+		return p, fault.Inputf("%q is no IPv4 subnet such as %s", text, subnetExamples)
+	case p != p.Masked():
+		return p, fault.Inputf("%q is an address in a subnet: the subnet is %v", text, p.Masked())
+	case p.Bits() < widestSubnet || p.Bits() > narrowestMask:
+		return p, fault.Inputf("%q is not between a /%d and a /%d", text, widestSubnet, narrowestMask)
+	case !p.Addr().IsPrivate() && !p.Overlaps(benchmarks):
+		return p, fault.Inputf("%q is neither private nor for benchmarks (%v), so it may be somebody's on the Internet", text, benchmarks)
+	}
+	return p, nil
+}
+
+// natXML gives the first address of the subnet to this host, and by DHCP the others to guests.
+func natXML(name string, subnet netip.Prefix) (string, error) {
+	gateway := subnet.Addr().Next()
+	mask := net.CIDRMask(subnet.Bits(), 32)
+	last := subnet.Addr().As4()
+	for i := range last {
+		last[i] |= ^mask[i]
+	}
+	pool := libvirtxml.NetworkDHCPRange{Start: gateway.Next().String(), End: netip.AddrFrom4(last).Prev().String()}
 	x := libvirtxml.Network{
 		Name:    name,
 		Forward: &libvirtxml.NetworkForward{Mode: "nat"},
 		Bridge:  &libvirtxml.NetworkBridge{STP: "off", Delay: "0"},
 		IPs: []libvirtxml.NetworkIP{{
-			Address: natGateway, Netmask: natMask,
-			DHCP: &libvirtxml.NetworkDHCP{Ranges: []libvirtxml.NetworkDHCPRange{{Start: natFirst, End: natLast}}},
+			Address: gateway.String(), Netmask: net.IP(mask).String(),
+			DHCP: &libvirtxml.NetworkDHCP{Ranges: []libvirtxml.NetworkDHCPRange{pool}},
 		}},
 	}
 	return x.Marshal()
+}
+
+// gatewayOf returns the address of this host in a network, where guests find DHCP and name server: of several, the one with
+// DHCP.
+func gatewayOf(text string) (string, error) {
+	var x libvirtxml.Network
+	if err := x.Unmarshal(text); err != nil {
+		return "", err
+	}
+	gateway := ""
+	for _, ip := range x.IPs {
+		a, err := netip.ParseAddr(ip.Address)
+		if err == nil && a.Is4() && (gateway == "" || ip.DHCP != nil) {
+			gateway = ip.Address
+		}
+	}
+	if gateway == "" {
+		return "", errors.New("this host has no IPv4 address in it, so the filter cannot let guests reach its DHCP and name server alone")
+	}
+	return gateway, nil
 }
 
 // forbiddenNetworks are where a job has no business: private, shared, link-local (RFC 6890), this host, multicast and what
@@ -53,6 +118,7 @@ var forbiddenNetworks = [][2]string{
 // has loaded br_netfilter.
 //
 // What it says of $IP, libvirt fills in with what DHCP gave the guest, until when it lets DHCP through and nothing else.
+// $DHCPSERVER and $HOST are the port's own: one filter serves all networks.
 //
 // uuid is that of the filter of this name, if there is one already.
 func filterXML(name, uuid string) (string, error) {
@@ -69,7 +135,7 @@ func filterXML(name, uuid string) (string, error) {
 		port     uint
 	}{{"udp", 53}, {"tcp", 53}, {"udp", 67}} {
 		rules = append(rules, libvirtxml.NWFilterRule{Action: "accept", IP: &libvirtxml.NWFilterRuleIP{
-			DstIPAddr: text(natGateway), Protocol: text(service.protocol), NWFilterRuleCommonPort: ports(0, service.port),
+			DstIPAddr: variable("DHCPSERVER"), Protocol: text(service.protocol), NWFilterRuleCommonPort: ports(0, service.port),
 		}})
 	}
 	for _, network := range forbiddenNetworks {

@@ -8,6 +8,8 @@ type Survey struct {
 	Libvirt, QEMU string
 	// Pools, Networks and Filters tell by name whether each is active; a filter that is defined is.
 	Pools, Networks, Filters map[string]bool
+	// Gateways are the host's addresses in the networks, "" in one where it has none.
+	Gateways map[string]string
 }
 
 // LookAround surveys the daemon at a URI. It does not wait for one that does not answer.
