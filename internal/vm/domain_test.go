@@ -2,7 +2,9 @@ package vm
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -201,5 +203,20 @@ func TestProbeIsRemembered(t *testing.T) {
 	write(verdict{Boot: "before", KVM: false, Reason: "so it was"})
 	if v := rememberedProbe(t.Context(), cache); v.Reason == "so it was" || v.Boot != process.BootID() {
 		t.Errorf("an answer of another boot counts: %+v", v)
+	}
+}
+
+// What is missing may be installed: only what a guest has shown is remembered.
+func TestProbeThatCannotBe(t *testing.T) {
+	cache, missing, probed := t.TempDir(), errors.New("the probe needs the Debian package ovmf"), 0
+	p := prober{func() error { return missing }, func(context.Context) error { probed++; return nil }}
+	if v := p.remembered(t.Context(), cache); v.KVM || v.Reason != missing.Error() || probed > 0 {
+		t.Errorf("without ovmf: %+v, %d probes", v, probed)
+	}
+	missing = nil
+	for range 2 {
+		if v := p.remembered(t.Context(), cache); !v.KVM || probed != 1 {
+			t.Errorf("with ovmf: %+v, %d probes", v, probed)
+		}
 	}
 }

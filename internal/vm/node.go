@@ -102,7 +102,8 @@ func (n *Node) Close() {
 	}
 }
 
-// Accelerator says how guests are executed here and, where that is not KVM, why. The answer is kept until the host reboots.
+// Accelerator says how guests are executed here and, where that is not KVM, why. What a
+// guest has shown is kept until the host reboots.
 func (n *Node) Accelerator(ctx context.Context) (Accel, string) {
 	if n.reason == "" && n.accel == TCG {
 		n.chooseAccelerator(ctx)

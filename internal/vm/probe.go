@@ -25,13 +25,8 @@ const (
 // probeLimit bounds the probe guest. OVMF is through in 2 s with KVM, in 5 s even without.
 const probeLimit = 20 * time.Second
 
-// probeKVM reports, as an error, why guests cannot run on KVM here.
-//
-// That /dev/kvm opens proves nothing. A paravirtual KVM inside a VM runs SeaBIOS and even a boot sector that goes to long
-// mode, but fails at instructions that it has to emulate ("KVM internal error … emulation failure"), and stock kernels
-// hang. So the probe guest is stock firmware on the processor that domains get: OVMF goes from real mode through
-// protected mode with FPU and SSE to long mode with paging, exceptions and timer interrupts before it says a word.
-func probeKVM(ctx context.Context) error {
+// probeable reports, as an error, what the probe lacks here. That may come at any time, with a package or a module.
+func probeable() error {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -40,9 +35,16 @@ func probeKVM(ctx context.Context) error {
 	if _, err := os.Stat(ovmfCode); err != nil {
 		return fmt.Errorf("the probe needs the Debian package ovmf: %w", err)
 	}
-	if err := need("qemu-system-x86_64"); err != nil {
-		return err
-	}
+	return need("qemu-system-x86_64")
+}
+
+// probeKVM reports, as an error, why guests cannot run on KVM here.
+//
+// That /dev/kvm opens proves nothing. A paravirtual KVM inside a VM runs SeaBIOS and even a boot sector that goes to long
+// mode, but fails at instructions that it has to emulate ("KVM internal error … emulation failure"), and stock kernels
+// hang. So the probe guest is stock firmware on the processor that domains get: OVMF goes from real mode through
+// protected mode with FPU and SSE to long mode with paging, exceptions and timer interrupts before it says a word.
+func probeKVM(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, probeLimit, fmt.Errorf("firmware did not start within %v", probeLimit))
 	defer cancel()
 	return runProbe(ctx, "kvm", "host")
@@ -102,14 +104,27 @@ type verdict struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// rememberedProbe probes once a boot of the host. It is not kept where the caller gave up meanwhile.
+// rememberedProbe probes once a boot of the host. The answer is not kept where the caller gave up meanwhile, nor where no
+// guest was started because something is missing.
 func rememberedProbe(ctx context.Context, cache string) verdict {
+	return prober{probeable, probeKVM}.remembered(ctx, cache)
+}
+
+type prober struct {
+	ready func() error
+	probe func(context.Context) error
+}
+
+func (p prober) remembered(ctx context.Context, cache string) verdict {
 	path := filepath.Join(cache, "kvm.json")
 	var v verdict
 	if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil && v.Boot == process.BootID() {
 		return v
 	}
-	err := probeKVM(ctx)
+	if err := p.ready(); err != nil {
+		return verdict{Boot: process.BootID(), Reason: err.Error()}
+	}
+	err := p.probe(ctx)
 	v = verdict{Boot: process.BootID(), KVM: err == nil}
 	if err != nil {
 		v.Reason = err.Error()
