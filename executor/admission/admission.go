@@ -83,6 +83,8 @@ type Options struct {
 	// Spare says what the host really has left over beyond the reserve, Memory and Disk alone: the other users of the
 	// host are not in the ledger. Nil: not asked.
 	Spare func(context.Context) (settings.Resources, error)
+	// OnDisk says what the files of a VM take up already, by its ID. Nil: nothing.
+	OnDisk func(id string) settings.Size
 	// Tell is how often a waiter is told its position, after the first time. Default 1 min.
 	Tell time.Duration
 	// Poll is how often a waiter looks although nothing told it to, for what leaves no trace, such as a killed process

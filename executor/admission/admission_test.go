@@ -316,6 +316,71 @@ func TestHostIsFull(t *testing.T) {
 	admit(t, l, request("b", 2))
 }
 
+// TestDisksThatHaveGrown holds that what a VM has written is not counted a second time: the host has that much less free.
+func TestDisksThatHaveGrown(t *testing.T) {
+	pool := t.TempDir()
+	const gib = 1 << 30
+	spare := settings.Resources{Memory: 100 * gib, Disk: 40 * gib}
+	taken := map[string]settings.Size{}
+	l, err := New(pool, settings.Resources{CPUs: 100, Memory: 100 * gib, Disk: 400 * gib, VMs: 100}, Options{
+		Spare:  func(context.Context) (settings.Resources, error) { return spare, nil },
+		OnDisk: func(id string) settings.Size { return taken[id] },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	disk := func(id string, size settings.Size) Request {
+		return Request{ID: id, Class: Job, Need: settings.Resources{CPUs: 1, Memory: gib, Disk: size, VMs: 1}}
+	}
+	admit(t, l, disk("a", 20*gib))
+	admit(t, l, disk("b", 10*gib))
+	if g, _ := l.Try(t.Context(), disk("c", 20*gib)); g != nil {
+		t.Error("c got disk that a and b may still fill")
+	}
+	for _, use := range []struct {
+		summary, id string
+		bytes       settings.Size
+	}{{"a fills its disk", "a", 20 * gib}, {"a sibling of b fills a part", "b-sibling", 4 * gib}, {"and b the rest, with some qcow2 tables", "b", 7 * gib}} {
+		if use.id == "b-sibling" {
+			if err := l.ReserveWithin(t.Context(), "b", use.id, settings.Resources{CPUs: 1, Memory: gib, Disk: 4 * gib, VMs: 1}, settings.Resources{Disk: 4 * gib}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		taken[use.id] = use.bytes
+		spare.Disk -= use.bytes
+		fits := max(0, spare.Disk-max(0, 20*gib-taken["a"])-max(0, 10*gib-taken["b"]-taken["b-sibling"]))
+		if g, _ := l.Try(t.Context(), disk("c", fits+1)); g != nil {
+			t.Errorf("%s: c got more than the %v that are left", use.summary, fits)
+		}
+		admit(t, l, disk("c", fits)).Done()
+		if err := l.Release(t.Context(), "c"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOnDisk counts the blocks of a VM's files, not their length, and nobody else's.
+func TestOnDisk(t *testing.T) {
+	s := settings.Default()
+	s.Pool.Path = t.TempDir()
+	for name, bytes := range map[string]int{"vm.overlay.qcow2": 1 << 20, "vm.handed.disk0": 1 << 20, "vm-1.overlay.qcow2": 4 << 20} {
+		f, err := os.Create(filepath.Join(s.Pool.Path, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.Write(make([]byte, bytes))
+		if err := errors.Join(err, f.Truncate(1<<30), f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := onDisk(s)("vm"); got < 2<<20 || got > 3<<20 {
+		t.Errorf("%v on disk, written were 2MiB", got)
+	}
+	if got := onDisk(s)("none"); got != 0 {
+		t.Errorf("%v of a VM that has no files", got)
+	}
+}
+
 func TestBrokenLedger(t *testing.T) {
 	l := newLedger(t, t.TempDir(), Options{})
 	for _, text := range []string{"", "{", `{"schema": 2}`} {

@@ -15,6 +15,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
 // Host is what a machine has, and what of it nobody uses.
@@ -73,6 +74,11 @@ func BudgetOf(b settings.Budget, h Host) settings.Resources {
 		r.VMs = unlimited
 	}
 	return r
+}
+
+// onDisk looks at the files in the pool.
+func onDisk(s *settings.Settings) func(string) settings.Size {
+	return func(id string) settings.Size { return settings.Size(vm.OnDisk(s.Pool.Path, id)) }
 }
 
 // spareOf looks at the host each time, because its other users come and go.

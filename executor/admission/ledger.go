@@ -31,7 +31,7 @@ func Open(s *settings.Settings) (*Ledger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return New(filepath.Join(s.State, "admission"), BudgetOf(s.Budget, host), Options{Spare: spareOf(s)})
+	return New(filepath.Join(s.State, "admission"), BudgetOf(s.Budget, host), Options{Spare: spareOf(s), OnDisk: onDisk(s)})
 }
 
 // New is Open with a directory and budget of the caller's.

@@ -189,7 +189,7 @@ func (w *waiting) leave(ctx context.Context) error {
 const youth = 3 * time.Minute
 
 // lacks says what there is too little of for need: in the budget, or on the host itself. What the host has free includes
-// what admitted VMs will still fill: the disks of all, and the memory of the young.
+// what admitted VMs will still fill: what the disks of all may grow by, and the memory of the young.
 func (l *Ledger) lacks(b *book, need settings.Resources, spare *settings.Resources) string {
 	if lacks := lacking(need, subtract(l.budget, b.used())); lacks != "" {
 		return lacks
@@ -199,7 +199,7 @@ func (l *Ledger) lacks(b *book, need settings.Resources, spare *settings.Resourc
 	}
 	free := *spare
 	for _, e := range b.Entries {
-		free.Disk -= e.Need.Disk
+		free.Disk -= l.growth(e)
 		if l.options.Now().Sub(e.Since) < youth {
 			free.Memory -= e.Need.Memory
 		}
@@ -211,6 +211,19 @@ func (l *Ledger) lacks(b *book, need settings.Resources, spare *settings.Resourc
 		return fmt.Sprintf("the host itself is short of disk: %v needed, %v free beside the reserve", need.Disk, max(0, free.Disk))
 	}
 	return ""
+}
+
+// growth is what the files of an admitted VM and its siblings may still take of the disk: what they have is not free any more.
+func (l *Ledger) growth(e Entry) settings.Size {
+	left := e.Need.Disk
+	if l.options.OnDisk == nil {
+		return left
+	}
+	left -= l.options.OnDisk(e.ID)
+	for sibling := range e.Siblings {
+		left -= l.options.OnDisk(sibling)
+	}
+	return max(0, left)
 }
 
 // spare asks the host; nil where nobody wants to know.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
@@ -157,6 +159,20 @@ const (
 func (n *Node) HandedDisk(ctx context.Context, name, disk string) (string, error) {
 	pool, err := n.Pool(ctx)
 	return filepath.Join(pool, name+handedInfix+disk), err
+}
+
+// OnDisk is how many bytes of a pool's file system a lasting domain's files take up: its overlay, its seed and the disks that
+// it handed over.
+func OnDisk(pool, name string) int64 {
+	files, _ := filepath.Glob(filepath.Join(pool, name+".*"))
+	var sum int64
+	for _, f := range files {
+		var st unix.Stat_t
+		if unix.Lstat(f, &st) == nil { // else removed meanwhile
+			sum += 512 * st.Blocks
+		}
+	}
+	return sum
 }
 
 // ChannelSocket is the UNIX socket of a lasting domain's channel.
