@@ -207,8 +207,12 @@ func (s *Settings) checkImages(c *checker) {
 
 func (s *Settings) checkLimits(c *checker) {
 	c.limits("limits", s.Limits)
-	if d, m := s.Limits.Default, s.Limits.Max; d.CPUs == 0 || d.Memory == 0 || m.CPUs == 0 || m.Memory == 0 || m.Disk == 0 {
-		c.bad("limits", "need default.cpus, default.memory, max.cpus, max.memory and max.disk")
+	for part, m := range map[string]Machine{"default": s.Limits.Default, "max": s.Limits.Max} {
+		for what, said := range map[string]bool{"cpus": m.CPUs != 0, "memory": m.Memory != 0, "disk": m.Disk != 0} {
+			if !said {
+				c.bad("limits."+part+"."+what, "0 is no size: the budget counts what a VM may have")
+			}
+		}
 	}
 	for name, i := range s.Images {
 		c.limits("images."+name+".limits", i.Limits)

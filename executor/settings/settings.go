@@ -109,7 +109,7 @@ type Image struct {
 type Machine struct {
 	CPUs   int  `yaml:"cpus,omitempty"`
 	Memory Size `yaml:"memory,omitempty"`
-	// Disk is the size of the root disk that the guest sees; 0 as large as the image.
+	// Disk is the size of the root disk that the guest sees.
 	Disk Size `yaml:"disk,omitempty"`
 }
 
