@@ -13,6 +13,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
+	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
 var runnerVersion = lazyregexp.New(`(?m)^Version:[ \t]+(\S+)`)
@@ -129,8 +130,8 @@ func (c *check) runnerSection(subject string, r runnerSection) {
 		c.lack(subject, fmt.Sprintf("prepare_exec_timeout = %d", int(need.Seconds())+60), "prepare_exec_timeout is %d s, and prepare may wait %v for room and boot",
 			orElse(r.Custom.PrepareTimeout, defaultExecTimeout), need)
 	}
-	if t := orElse(r.Custom.CleanupTimeout, defaultExecTimeout); time.Duration(t)*time.Second < d.Cleanup {
-		c.lack(subject, "", "cleanup_exec_timeout is %d s, less than deadlines.cleanup", t)
+	if t := orElse(r.Custom.CleanupTimeout, defaultExecTimeout); time.Duration(t)*time.Second < vm.RemoveLimit {
+		c.lack(subject, "cleanup_exec_timeout = 120", "cleanup_exec_timeout is %d s, and to remove a VM may take %v", t, vm.RemoveLimit)
 	}
 	if !slices.ContainsFunc(r.Environment, func(e string) bool { return strings.HasPrefix(e, "CI_DISPOSABLE_ENVIRONMENT=") }) {
 		c.lack(subject, `environment = ["CI_DISPOSABLE_ENVIRONMENT=true"]`, "jobs are not told CI_DISPOSABLE_ENVIRONMENT, without which some refuse to mount")

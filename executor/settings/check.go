@@ -260,7 +260,7 @@ func (c *checker) pattern(setting, pattern string) {
 
 func (s *Settings) checkTimes(c *checker) {
 	for setting, d := range map[string]time.Duration{"agent.boot": s.Agent.Boot, "agent.boot_emulated": s.Agent.BootEmulated, "agent.connect": s.Agent.Connect,
-		"deadlines.job": s.Deadlines.Job, "deadlines.grace": s.Deadlines.Grace, "deadlines.admission": s.Deadlines.Admission, "deadlines.cleanup": s.Deadlines.Cleanup,
+		"deadlines.job": s.Deadlines.Job, "deadlines.grace": s.Deadlines.Grace, "deadlines.admission": s.Deadlines.Admission,
 		"console.keep": s.Console.Keep, "warm_pool.max_age": s.WarmPool.MaxAge, "warm_pool.check": s.WarmPool.Check} {
 		if d < time.Second {
 			c.bad(setting, "%v is shorter than a second", d)

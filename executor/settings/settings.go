@@ -175,8 +175,6 @@ type Deadlines struct {
 	Grace time.Duration `yaml:"grace"`
 	// Admission is the longest wait for room on the host.
 	Admission time.Duration `yaml:"admission"`
-	// Cleanup bounds cleanup.
-	Cleanup time.Duration `yaml:"cleanup"`
 }
 
 // WarmPool says which VMs stand ready.
@@ -258,7 +256,7 @@ func bare() *Settings {
 		},
 		Agent:        Agent{Boot: 2 * time.Minute, BootEmulated: 10 * time.Minute, Connect: 30 * time.Second},
 		Guest:        Guest{BuildsDir: "/builds", CacheDir: "/cache"},
-		Deadlines:    Deadlines{Job: 24 * time.Hour, Grace: 15 * time.Minute, Admission: time.Hour, Cleanup: time.Minute},
+		Deadlines:    Deadlines{Job: 24 * time.Hour, Grace: 15 * time.Minute, Admission: time.Hour},
 		GitlabRunner: "/usr/bin/gitlab-runner",
 		WarmPool:     WarmPool{MaxAge: 12 * time.Hour, Check: 30 * time.Second},
 		Testbed:      Testbed{Budget: Resources{CPUs: 4, Memory: 4 << 30, Disk: 40 << 30, VMs: 2}},

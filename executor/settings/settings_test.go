@@ -104,6 +104,7 @@ func TestFaults(t *testing.T) {
 		{"a default over the maximum", "limits:\n  default: {cpus: 9}\n", "line 2: limits.default: is more than limits.max"},
 		{"a disk that the budget would not count", "limits:\n  default:\n    cpus: 2\n    disk: 0\n", "line 4: limits.default.disk: 0 is no size"},
 		{"a maximum of nothing", "limits: {max: {memory: 0}}\n", "line 1: limits.max.memory: 0 is no size"},
+		{"a cleanup that nothing bounds", "deadlines:\n  cleanup: 1m\n", `line 2: there is no setting "cleanup" here`},
 		{"a VM that boots nothing", "images:\n  a:\n    limits: {max: {memory: 4MiB}}\n", "images.a.limits.max.memory: 4MiB is too little"},
 		{"a pattern that is none", "projects:\n  - {match: '[', limits: {}}\n", "line 2: projects.0.match: "},
 		{"a budget below zero", "budget: {vms: -1}\n", "line 1: budget: has a number below zero"},

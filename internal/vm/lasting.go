@@ -174,7 +174,7 @@ func (n *Node) SetMetadata(ctx context.Context, name string, element []byte) err
 // Remove cuts a domain's power and removes it with everything that belongs to it but the log of its console. It may be called again after it failed
 // or while another process does the same. A domain that is gone is no error; one that is not this Node's is refused.
 func (n *Node) Remove(ctx context.Context, name string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeLimit)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RemoveLimit)
 	defer cancel()
 	switch _, err := n.conn.look(ctx, name, n.options.Namespace); {
 	case err == nil:
@@ -198,8 +198,8 @@ func (n *Node) Remove(ctx context.Context, name string) error {
 	return nil
 }
 
-// removeLimit bounds Remove. libvirt gives QEMU 10 s before it kills it, and 30 s after.
-const removeLimit = time.Minute
+// RemoveLimit bounds Remove. libvirt gives QEMU 10 s before it kills it, and 30 s after.
+const RemoveLimit = time.Minute
 
 func (n *Node) removeRest(ctx context.Context, name string) error {
 	pool, err := n.Pool(ctx)
