@@ -76,16 +76,19 @@ func TestRunnerConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []struct{ summary, old, new, lacks string }{
-		{"the example", "", "", ""},
-		{"a grace in which Runner cleans up beside a stage", "graceful_kill_timeout = 120", "graceful_kill_timeout = 300", "graceful_kill_timeout is 300 s"},
-		{"Runner's default of it", "graceful_kill_timeout = 120", "", "graceful_kill_timeout is 600 s"},
-		{"a prepare that is killed while it waits for room", "prepare_exec_timeout = 4260", "", "prepare_exec_timeout is 3600 s, and prepare may wait 1h10m0s"},
-		{"a cleanup that is killed", "cleanup_exec_timeout = 120", "cleanup_exec_timeout = 30", "cleanup_exec_timeout is 30 s"},
-		{"jobs that do not know where they are", "CI_DISPOSABLE_ENVIRONMENT", "CI_OTHER", "jobs are not told CI_DISPOSABLE_ENVIRONMENT"},
-		{"another program's run", `run_args = ["executor", "run"]`, `run_args = ["run"]`, "run_exec is not debcloud executor run"},
-		{"another executor", `executor = "custom"`, `executor = "shell"`, "has no runner whose prepare_exec is debcloud"},
-		{"broken TOML", "concurrent", "concurrent concurrent", "expected"},
+	for _, row := range []struct{ summary, old, new, lacks, warns string }{
+		{"the example", "", "", "", ""},
+		{"a grace in which Runner cleans up beside a stage", "graceful_kill_timeout = 120", "graceful_kill_timeout = 300", "graceful_kill_timeout is 300 s", "shutdown_timeout is 300 s, and a job that SIGTERM aborts may take 450 s"},
+		{"Runner's default of it", "graceful_kill_timeout = 120", "", "graceful_kill_timeout is 600 s", "shutdown_timeout is 300 s, and a job that SIGTERM aborts may take 750 s"},
+		{"a prepare that is killed while it waits for room", "prepare_exec_timeout = 6660", "", "prepare_exec_timeout is 3600 s, and prepare may wait 1h30m0s", ""},
+		{"a prepare that is killed while the VM comes up", "prepare_exec_timeout = 6660", "prepare_exec_timeout = 5399", "prepare_exec_timeout is 5399 s, and prepare may wait 1h30m0s", ""},
+		{"a cleanup that is killed", "cleanup_exec_timeout = 120", "cleanup_exec_timeout = 30", "cleanup_exec_timeout is 30 s, and to remove a VM may take 1m0s", ""},
+		{"jobs that do not know where they are", "CI_DISPOSABLE_ENVIRONMENT", "CI_OTHER", "jobs are not told CI_DISPOSABLE_ENVIRONMENT", ""},
+		{"another program's run", `run_args = ["executor", "run"]`, `run_args = ["run"]`, "run_exec is not debcloud executor run", ""},
+		{"another executor", `executor = "custom"`, `executor = "shell"`, "has no runner whose prepare_exec is debcloud", ""},
+		{"a shutdown that leaves no time for cleanup", "shutdown_timeout = 300", "shutdown_timeout = 269", "", "shutdown_timeout is 269 s, and a job that SIGTERM aborts may take 270 s"},
+		{"Runner's default of it", "shutdown_timeout = 300", "", "", "shutdown_timeout is 30 s"},
+		{"broken TOML", "concurrent", "concurrent concurrent", "expected", ""},
 	} {
 		path := filepath.Join(t.TempDir(), "config.toml")
 		text := strings.Replace(string(example), row.old, row.new, 1)
@@ -100,12 +103,25 @@ func TestRunnerConfig(t *testing.T) {
 		if got := says(c.findings, Lacks); (got == "") != (row.lacks == "") || !strings.Contains(got, row.lacks) {
 			t.Errorf("%s: %s", row.summary, got)
 		}
-		if got := says(c.findings, Warns); got != "" {
+		if got := says(c.findings, Warns); (got == "") != (row.warns == "") || !strings.Contains(got, row.warns) {
 			t.Errorf("%s: warning: %s", row.summary, got)
 		}
 		if err := os.Chmod(path, 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// TestLongestPrepare holds that ready VMs that fail are counted.
+func TestLongestPrepare(t *testing.T) {
+	s := settings.Default()
+	s.Deadlines.Admission, s.Agent.Boot, s.Agent.BootEmulated = time.Hour, time.Minute, 10*time.Minute
+	if got := newCheck(t, s, Host{}).longestPrepare(); got != 90*time.Minute {
+		t.Errorf("without a warm pool: %v", got)
+	}
+	s.WarmPool.VMs = []settings.Warm{{Image: "runner", Refs: settings.Fork, Count: 1}}
+	if got := newCheck(t, s, Host{}).longestPrepare(); got != 110*time.Minute {
+		t.Errorf("with one: %v", got)
 	}
 }
 

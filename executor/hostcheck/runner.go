@@ -46,8 +46,9 @@ func version(text string) int {
 // runnerFile is what the executor cares about of gitlab-runner's configuration.
 // https://docs.gitlab.com/runner/configuration/advanced-configuration/
 type runnerFile struct {
-	Concurrent int             `toml:"concurrent"`
-	Runners    []runnerSection `toml:"runners"`
+	Concurrent      int             `toml:"concurrent"`
+	ShutdownTimeout *int            `toml:"shutdown_timeout"`
+	Runners         []runnerSection `toml:"runners"`
 }
 
 type runnerSection struct {
@@ -77,6 +78,8 @@ type customSection struct {
 const (
 	defaultExecTimeout = 3600
 	defaultGraceful    = 600
+	defaultForce       = 10
+	defaultShutdown    = 30
 )
 
 func (c *check) runnerConfig() {
@@ -90,16 +93,21 @@ func (c *check) runnerConfig() {
 	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o077 != 0 {
 		c.warn("runner configuration", "chmod 600 "+path, "%s holds tokens and can be read by others", path)
 	}
-	ours := 0
+	ours, abort := 0, 0
 	for _, r := range f.Runners {
 		if r.Executor == "custom" && isOurs(r.Custom.PrepareExec, r.Custom.PrepareArgs, "prepare") {
 			ours++
 			c.runnerSection("runner "+r.Name, r)
+			abort = max(abort, r.Custom.abort())
 		}
 	}
 	if ours == 0 {
 		c.lack("runner configuration", example, "%s has no runner whose prepare_exec is debcloud", path)
 		return
+	}
+	if t := orElse(f.ShutdownTimeout, defaultShutdown); t < abort {
+		c.warn("runner configuration", fmt.Sprintf("shutdown_timeout = %d", abort+30),
+			"shutdown_timeout is %d s, and a job that SIGTERM aborts may take %d s: Runner would be gone before its cleanup, and the reaper does it", t, abort)
 	}
 	if f.Concurrent <= 1 {
 		c.warn("runner configuration", "raise concurrent: the budget is what bounds jobs", "concurrent is %d, so jobs run one after the other", max(1, f.Concurrent))
@@ -125,8 +133,7 @@ func (c *check) runnerSection(subject string, r runnerSection) {
 	if t := orElse(r.Custom.GracefulTimeout, defaultGraceful); t >= 300 {
 		c.lack(subject, "graceful_kill_timeout = 120", "graceful_kill_timeout is %d s: from 300 s on Runner cleans up beside a stage that still runs", t)
 	}
-	d, a := c.settings.Deadlines, c.settings.Agent
-	if need := d.Admission + a.BootEmulated; time.Duration(orElse(r.Custom.PrepareTimeout, defaultExecTimeout))*time.Second < need {
+	if need := c.longestPrepare(); time.Duration(orElse(r.Custom.PrepareTimeout, defaultExecTimeout))*time.Second < need {
 		c.lack(subject, fmt.Sprintf("prepare_exec_timeout = %d", int(need.Seconds())+60), "prepare_exec_timeout is %d s, and prepare may wait %v for room and boot",
 			orElse(r.Custom.PrepareTimeout, defaultExecTimeout), need)
 	}
@@ -139,6 +146,22 @@ func (c *check) runnerSection(subject string, r runnerSection) {
 	if len(c.findings) == before {
 		c.ok(subject, "calls debcloud, and its limits hold")
 	}
+}
+
+// longestPrepare is the wait for room, and the limit of a boot three times: for the agent, for its identity, for the rest
+// of the system. Where VMs stand ready, one may have been tried in vain before, for its agent and its identity.
+func (c *check) longestPrepare() time.Duration {
+	boots := 3
+	if len(c.settings.WarmPool.VMs) > 0 {
+		boots = 5
+	}
+	a := c.settings.Agent
+	return c.settings.Deadlines.Admission + time.Duration(boots)*max(a.Boot, a.BootEmulated)
+}
+
+// abort is how many seconds Runner may need to end a job whose stage does not end by itself.
+func (s customSection) abort() int {
+	return orElse(s.GracefulTimeout, defaultGraceful) + orElse(s.ForceTimeout, defaultForce) + orElse(s.CleanupTimeout, defaultExecTimeout)
 }
 
 func orElse(v *int, otherwise int) int {
