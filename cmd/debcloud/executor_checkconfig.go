@@ -21,7 +21,7 @@ func newCheckConfigCommand(path *string) *cobra.Command {
 		Short: "Check the executor's settings, and what the host lacks for them",
 		Long: `check-config reads the settings (/etc/debcloud/executor.yaml, else --settings FILE or DEBCLOUD_EXECUTOR_SETTINGS) and looks at
 the host: libvirtd, storage pool, network, nwfilter, KVM, gitlab-runner and its configuration, images, memory and disk
-against the budget, directories, timers. It changes nothing.
+against the budget, directories, how large consoles may become, timers. It changes nothing.
 
 Exit code 2: the file is wrong, each fault with its line. Exit code 1: the host lacks something, so jobs would fail.`,
 		Example: "  debcloud executor check-config\n  debcloud executor check-config --settings packaging/executor.yaml -o json",

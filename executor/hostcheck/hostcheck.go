@@ -44,6 +44,8 @@ type Finding struct {
 type Host struct {
 	// RunnerConfig is gitlab-runner's configuration. Default /etc/gitlab-runner/config.toml.
 	RunnerConfig string
+	// LibvirtConfig is the directory of libvirt's configuration. Default /etc/libvirt.
+	LibvirtConfig string
 	// Imported finds the pool's image of that name, or with that digest. Nil: not looked at.
 	Imported func(pool, name, digest string) (path, format string, err error)
 }
@@ -53,8 +55,11 @@ func Check(ctx context.Context, s *settings.Settings, h Host) []Finding {
 	if h.RunnerConfig == "" {
 		h.RunnerConfig = "/etc/gitlab-runner/config.toml"
 	}
+	if h.LibvirtConfig == "" {
+		h.LibvirtConfig = "/etc/libvirt"
+	}
 	c := &check{ctx: ctx, settings: s, host: h}
-	for _, look := range []func(){c.tools, c.libvirt, c.accelerator, c.runner, c.runnerConfig, c.images, c.budget, c.directories, c.outputs, c.units} {
+	for _, look := range []func(){c.tools, c.libvirt, c.accelerator, c.runner, c.runnerConfig, c.images, c.budget, c.directories, c.console, c.outputs, c.units} {
 		look()
 	}
 	return c.findings

@@ -133,7 +133,7 @@ func (s *Settings) checkPlaces(c *checker) {
 		c.bad("pool.name", "%q is no name for a storage pool", s.Pool.Name)
 	}
 	if s.Console.Cap < 64<<10 {
-		c.bad("console.cap", "%v keeps too little of a console: at least 64KiB", s.Console.Cap)
+		c.bad("console.cap", "%v is too little of a console: at least 64KiB", s.Console.Cap)
 	}
 }
 

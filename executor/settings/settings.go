@@ -144,7 +144,8 @@ type Budget struct {
 // Console is where serial consoles are kept.
 type Console struct {
 	Dir string `yaml:"dir"` // absolute
-	// Cap bounds each file: its first and last half are kept.
+	// Cap is what the files of one console may take up together. libvirt's virtlogd is what bounds them, for all its users
+	// alike; check-config tells where it allows more.
 	Cap Size `yaml:"cap"`
 	// Keep is how long reap leaves the files of jobs that are over.
 	Keep time.Duration `yaml:"keep"`

@@ -44,7 +44,7 @@ func (n *Node) lastingXML(ctx context.Context, s LastingSpec, pool string) (stri
 }
 
 // serial is a console that virtlogd logs, in a file that it moves away when it is full: however much a guest prints, the
-// log stays small.
+// log stays as small as the host's virtlogd.conf says.
 func (n *Node) serial(s LastingSpec) libvirtxml.DomainSerial {
 	x := libvirtxml.DomainSerial{
 		Source: &libvirtxml.DomainChardevSource{Null: &libvirtxml.DomainChardevSourceNull{}},
