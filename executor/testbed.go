@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -29,21 +31,40 @@ import (
 // lasts as long as the stage. The protocol is that of internal/vm.
 type testbed struct {
 	driver *Driver
+	node   hypervisor
 	job    machine
 	conns  chan net.Conn
-	done   chan struct{}
 	mux    *http.ServeMux
 
+	life     context.Context // ends when the stage does
+	end      context.CancelCauseFunc
+	requests sync.WaitGroup // those that are being answered; none begins after the end of life
+
 	mu       sync.Mutex
-	handed   map[string]int64 // sizes of disks that were handed over
-	siblings map[string]*sibling
+	handed   map[string]int64    // sizes of disks that were handed over
+	siblings map[string]*sibling // also those that are being made or removed
 }
 
-// sibling is one VM of a test bed.
+// hypervisor is what a test bed needs of a vm.Node.
+type hypervisor interface {
+	Accelerator(ctx context.Context) (vm.Accel, string)
+	Create(ctx context.Context, s vm.LastingSpec) error
+	Remove(ctx context.Context, name string) error
+	Resume(ctx context.Context, name string) error
+	PressPower(ctx context.Context, name string) error
+	Reset(ctx context.Context, name string) error
+	HandedDisk(ctx context.Context, name, disk string) (string, error)
+	ConsoleSocket(name string) string
+}
+
+// sibling is one VM of a test bed. From its first moment it is in the bed's map, and it leaves it when nothing of it is left.
 type sibling struct {
-	domain  string
-	network net.Listener  // where QEMU's network interface connects; nil: it has none
-	wire    chan net.Conn // that connection
+	name, domain string
+	turn         sync.Mutex              // held by whoever makes or removes it
+	stop         context.CancelCauseFunc // ends the making
+	there        bool                    // it was made, and nobody removes it; under the bed's lock
+	network      net.Listener            // where QEMU's network interface connects; nil: it has none
+	wire         chan net.Conn           // that connection
 }
 
 // guestSocket is the test bed's socket in the guest.
@@ -51,7 +72,7 @@ const guestSocket = "/run/debcloud-testbed"
 
 // offerTestbed forwards a test bed into the job's VM. stop takes it and its VMs away.
 func (d *Driver) offerTestbed(ctx context.Context, s *guest.SSH, m machine) (stop func(), err error) {
-	t := newTestbed(d, m)
+	t := newTestbed(ctx, d, m)
 	server := &http.Server{Handler: t.mux, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(t) }()
 	end, err := s.Forward(ctx, guestSocket, func(context.Context) (net.Conn, error) {
@@ -59,28 +80,30 @@ func (d *Driver) offerTestbed(ctx context.Context, s *guest.SSH, m machine) (sto
 		select {
 		case t.conns <- here:
 			return there, nil
-		case <-t.done:
+		case <-t.life.Done():
 			return nil, net.ErrClosed
 		}
 	})
 	if err != nil {
-		return nil, errors.Join(err, server.Close())
+		return nil, errors.Join(err, t.Close(), server.Close())
 	}
 	return func() {
 		_ = end()
+		_ = t.Close()
 		_ = server.Close()
-		t.removeAll(ctx)
+		t.finish(ctx)
 	}, nil
 }
 
-func newTestbed(d *Driver, m machine) *testbed {
+func newTestbed(ctx context.Context, d *Driver, m machine) *testbed {
 	t := &testbed{
-		driver: d, job: m, conns: make(chan net.Conn), done: make(chan struct{}), mux: http.NewServeMux(),
+		driver: d, node: d.node, job: m, conns: make(chan net.Conn), mux: http.NewServeMux(),
 		handed: make(map[string]int64), siblings: make(map[string]*sibling),
 	}
+	t.life, t.end = context.WithCancelCause(context.WithoutCancel(ctx)) // a cancelled stage may still tidy up
 	answer := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
 		t.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			if err := f(w, r); err != nil {
+			if err := t.answer(w, r, f); err != nil {
 				t.refuse(w, r, err)
 			}
 		})
@@ -100,23 +123,45 @@ func (t *testbed) Accept() (net.Conn, error) {
 	select {
 	case c := <-t.conns:
 		return c, nil
-	case <-t.done:
+	case <-t.life.Done():
 		return nil, net.ErrClosed
 	}
 }
 
+// Close ends what is being answered, and no further request is.
 func (t *testbed) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	select {
-	case <-t.done:
-	default:
-		close(t.done)
-	}
+	t.end(errBedClosed)
 	return nil
 }
 
+var errBedClosed = fault.Inputf("the stage has ended, and its test bed with it")
+
 func (t *testbed) Addr() net.Addr { return &net.UnixAddr{Name: guestSocket, Net: "unix"} }
+
+// answer lets f answer a request during the bed's life.
+func (t *testbed) answer(w http.ResponseWriter, r *http.Request, f func(http.ResponseWriter, *http.Request) error) error {
+	t.mu.Lock()
+	if t.life.Err() != nil {
+		t.mu.Unlock()
+		return errBedClosed
+	}
+	t.requests.Add(1)
+	t.mu.Unlock()
+	defer t.requests.Done()
+	ctx, cancel := context.WithCancelCause(r.Context())
+	defer cancel(nil)
+	defer context.AfterFunc(t.life, func() { cancel(errBedClosed) })()
+	return f(w, r.WithContext(ctx))
+}
+
+// finish takes everything away when the stage has ended: what is being made too.
+func (t *testbed) finish(ctx context.Context) {
+	_ = t.Close()
+	t.requests.Wait()
+	t.removeAll(ctx)
+}
 
 // refuse tells the client what it did wrong, and of what went wrong here one sentence.
 func (t *testbed) refuse(w http.ResponseWriter, r *http.Request, err error) {
@@ -129,7 +174,7 @@ func (t *testbed) refuse(w http.ResponseWriter, r *http.Request, err error) {
 }
 
 func (t *testbed) describe(w http.ResponseWriter, r *http.Request) error {
-	accel, _ := t.driver.node.Accelerator(r.Context())
+	accel, _ := t.node.Accelerator(r.Context())
 	return json.NewEncoder(w).Encode(vm.Bed{KVM: accel == vm.KVM})
 }
 
@@ -158,7 +203,7 @@ func (t *testbed) take(_ http.ResponseWriter, r *http.Request) error {
 	if err := t.reserve(name, size); err != nil {
 		return err
 	}
-	path, err := t.driver.node.HandedDisk(r.Context(), t.job.Lasting.Name, name)
+	path, err := t.node.HandedDisk(r.Context(), t.job.Lasting.Name, name)
 	if err != nil {
 		t.release(name)
 		return err
@@ -248,26 +293,67 @@ func (t *testbed) create(_ http.ResponseWriter, r *http.Request) error {
 	if err := json.NewDecoder(io.LimitReader(r.Body, 1<<20)).Decode(&b); err != nil {
 		return fault.Inputf("the description of machine %q: %w", name, err)
 	}
-	s := &sibling{domain: t.domainOf(name), wire: make(chan net.Conn, 1)}
-	spec, err := t.spec(r.Context(), s, b)
+	ctx, stop := context.WithCancelCause(r.Context())
+	defer stop(nil)
+	s, err := t.claim(name, stop)
 	if err != nil {
 		return err
 	}
-	need := settings.Resources{VMs: 1, CPUs: b.CPUs, Memory: settings.Size(b.MemoryMiB) << 20, Disk: settings.Size(spec.DiskSize)}
-	ledger, err := t.driver.ledger()
+	defer s.turn.Unlock()
+	if err := t.make(ctx, s, b); err != nil {
+		return err
+	}
+	t.setThere(s, true)
+	t.driver.Log.InfoContext(ctx, "a job has started a sibling", "domain", s.domain, "job", t.job.Job, "name", name)
+	return nil
+}
+
+// claim enters a sibling that the caller then makes, in its turn: whoever wants to remove it waits for that.
+func (t *testbed) claim(name string, stop context.CancelCauseFunc) (*sibling, error) {
+	s := &sibling{name: name, domain: t.domainOf(name), stop: stop, wire: make(chan net.Conn, 1)}
+	s.turn.Lock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if _, again := t.siblings[name]; again {
+		return nil, fault.Inputf("there is a machine %q already", name)
+	}
+	t.siblings[name] = s
+	return s, nil
+}
+
+// make makes a sibling of its description, and leaves nothing of one that cannot be made.
+func (t *testbed) make(ctx context.Context, s *sibling, b vm.BedSpec) error {
+	spec, err := t.spec(ctx, s, b)
+	if err == nil {
+		err = t.admit(ctx, s, spec)
+	}
 	if err != nil {
+		t.forget(s)
 		return err
 	}
-	if err := ledger.ReserveWithin(r.Context(), t.job.Lasting.Name, s.domain, t.driver.Settings.Testbed.Budget, need); err != nil {
-		return err
+	if b.Network {
+		spec.Network.Client, err = s.listen()
 	}
-	if err := t.start(r.Context(), name, s, spec); err != nil {
-		return errors.Join(err, ledger.ReleaseWithin(context.WithoutCancel(r.Context()), t.job.Lasting.Name, s.domain))
+	if err == nil {
+		err = t.node.Create(ctx, spec)
+	}
+	if err != nil {
+		return errors.Join(err, t.takeAway(ctx, s))
 	}
 	return nil
 }
 
-// spec describes a sibling. Its network ends in this process: it reaches what the job's own process lets it reach.
+// admit takes a sibling's need out of the job's share.
+func (t *testbed) admit(ctx context.Context, s *sibling, spec vm.LastingSpec) error {
+	need := settings.Resources{VMs: 1, CPUs: spec.CPUs, Memory: settings.Size(spec.MemoryMiB) << 20, Disk: settings.Size(spec.DiskSize)}
+	ledger, err := t.driver.ledger()
+	if err != nil {
+		return err
+	}
+	return ledger.ReserveWithin(ctx, t.job.Lasting.Name, s.domain, t.driver.Settings.Testbed.Budget, need)
+}
+
+// spec describes a sibling but for its network.
 func (t *testbed) spec(ctx context.Context, s *sibling, b vm.BedSpec) (vm.LastingSpec, error) {
 	var none vm.LastingSpec
 	if len(b.Disks) == 0 || len(b.Disks) > 8 || b.CPUs < 1 || b.MemoryMiB < 1 {
@@ -291,7 +377,7 @@ func (t *testbed) spec(ctx context.Context, s *sibling, b vm.BedSpec) (vm.Lastin
 		if !known {
 			return none, fault.Inputf("no disk %q was handed over", disk)
 		}
-		path, err := t.driver.node.HandedDisk(ctx, t.job.Lasting.Name, disk)
+		path, err := t.node.HandedDisk(ctx, t.job.Lasting.Name, disk)
 		if err != nil {
 			return none, err
 		}
@@ -300,12 +386,6 @@ func (t *testbed) spec(ctx context.Context, s *sibling, b vm.BedSpec) (vm.Lastin
 		} else {
 			spec.Disks = append(spec.Disks, vm.Disk{Path: path})
 		}
-	}
-	if b.Network {
-		if s.network, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-			return none, err
-		}
-		spec.Network.Client = s.network.Addr().String()
 	}
 	return spec, nil
 }
@@ -317,65 +397,59 @@ func (t *testbed) size(disk string) (int64, bool) {
 	return size, known
 }
 
-// start defines and starts a sibling, and takes QEMU's connection to its network.
-func (t *testbed) start(ctx context.Context, name string, s *sibling, spec vm.LastingSpec) error {
-	t.mu.Lock()
-	if _, again := t.siblings[name]; again {
-		t.mu.Unlock()
-		return fault.Inputf("there is a machine %q already", name)
+// listen waits for QEMU's connection to a sibling's network, which ends in this process: it reaches what the job's own
+// process lets it reach.
+func (s *sibling) listen() (addr string, err error) {
+	if s.network, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return "", err
 	}
-	t.siblings[name] = s
-	t.mu.Unlock()
+	go func() {
+		defer close(s.wire)
+		defer s.network.Close()
+		if c, err := s.network.Accept(); err == nil {
+			s.wire <- c
+		}
+	}()
+	return s.network.Addr().String(), nil
+}
+
+// forget is the end of a sibling of which nothing is left but its network.
+func (t *testbed) forget(s *sibling) {
 	if s.network != nil {
-		go func() {
-			defer close(s.wire)
-			defer s.network.Close()
-			if c, err := s.network.Accept(); err == nil {
-				s.wire <- c
-			}
-		}()
+		_ = s.network.Close()
+		for c := range s.wire {
+			_ = c.Close()
+		}
 	}
-	err := t.driver.node.Create(ctx, spec)
-	if err != nil {
-		t.forget(name)
-		return err
-	}
-	t.driver.Log.InfoContext(ctx, "a job has started a sibling", "domain", s.domain, "job", t.job.Job, "name", name)
-	return nil
-}
-
-func (t *testbed) forget(name string) {
 	t.mu.Lock()
-	s := t.siblings[name]
-	delete(t.siblings, name)
-	t.mu.Unlock()
-	if s == nil || s.network == nil {
-		return
-	}
-	_ = s.network.Close()
-	for c := range s.wire {
-		_ = c.Close()
-	}
+	defer t.mu.Unlock()
+	delete(t.siblings, s.name)
 }
 
-func (t *testbed) sibling(r *http.Request) (string, *sibling, error) {
+func (t *testbed) setThere(s *sibling, there bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s.there = there
+}
+
+// sibling is one that is there.
+func (t *testbed) sibling(r *http.Request) (*sibling, error) {
 	name := r.PathValue("machine")
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.siblings[name]
-	if s == nil {
-		return name, nil, fault.Inputf("the test bed has no machine %q", name)
+	if s == nil || !s.there {
+		return nil, fault.Inputf("the test bed has no machine %q", name)
 	}
-	return name, s, nil
+	return s, nil
 }
 
 func (t *testbed) act(_ http.ResponseWriter, r *http.Request) error {
-	_, s, err := t.sibling(r)
+	s, err := t.sibling(r)
 	if err != nil {
 		return err
 	}
-	node := t.driver.node
-	verbs := map[string]func(context.Context, string) error{"resume": node.Resume, "press": node.PressPower, "reset": node.Reset}
+	verbs := map[string]func(context.Context, string) error{"resume": t.node.Resume, "press": t.node.PressPower, "reset": t.node.Reset}
 	f := verbs[r.PathValue("verb")]
 	if f == nil {
 		return fault.Inputf("a test bed cannot %q: it can resume, press, reset", r.PathValue("verb"))
@@ -383,56 +457,73 @@ func (t *testbed) act(_ http.ResponseWriter, r *http.Request) error {
 	return f(r.Context(), s.domain)
 }
 
-// delete removes a sibling. One that is gone is no error.
+// delete removes a sibling. One that is gone is no error; the making of one ends first.
 func (t *testbed) delete(_ http.ResponseWriter, r *http.Request) error {
-	name, s, err := t.sibling(r)
-	if err != nil {
+	t.mu.Lock()
+	s := t.siblings[r.PathValue("machine")]
+	t.mu.Unlock()
+	if s == nil {
 		return nil
 	}
-	return t.remove(r.Context(), name, s)
+	return t.remove(r.Context(), s)
 }
 
-func (t *testbed) remove(ctx context.Context, name string, s *sibling) error {
+func (t *testbed) remove(ctx context.Context, s *sibling) error {
+	s.stop(fault.Inputf("machine %q was removed while it was made", s.name))
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	return t.takeAway(ctx, s)
+}
+
+// takeAway removes a sibling in the caller's turn. One that cannot be removed keeps its name and its share.
+func (t *testbed) takeAway(ctx context.Context, s *sibling) error {
+	t.mu.Lock()
+	gone := t.siblings[s.name] != s
+	s.there = false
+	t.mu.Unlock()
+	if gone {
+		return nil
+	}
 	ctx = context.WithoutCancel(ctx)
-	if err := t.driver.node.Remove(ctx, s.domain); err != nil {
+	if err := t.node.Remove(ctx, s.domain); err != nil {
 		return err
 	}
-	t.forget(name)
 	ledger, err := t.driver.ledger()
 	if err != nil {
 		return err
 	}
-	return ledger.ReleaseWithin(ctx, t.job.Lasting.Name, s.domain)
+	if err := ledger.ReleaseWithin(ctx, t.job.Lasting.Name, s.domain); err != nil {
+		return err
+	}
+	t.forget(s)
+	return nil
 }
 
-// removeAll takes every sibling and every disk away, when the stage has ended.
+// removeAll takes every sibling and every disk away.
 func (t *testbed) removeAll(ctx context.Context) {
 	t.mu.Lock()
-	all := make(map[string]*sibling)
-	for name, s := range t.siblings {
-		all[name] = s
-	}
+	all := slices.Collect(maps.Values(t.siblings))
 	disks := t.handed
 	t.handed = make(map[string]int64)
 	t.mu.Unlock()
-	for name, s := range all {
-		if err := t.remove(ctx, name, s); err != nil {
+	for _, s := range all {
+		if err := t.remove(ctx, s); err != nil {
 			t.driver.Log.WarnContext(ctx, "a sibling stays for the reaper", "domain", s.domain, "error", err)
 		}
 	}
 	for disk := range disks {
-		if path, err := t.driver.node.HandedDisk(context.WithoutCancel(ctx), t.job.Lasting.Name, disk); err == nil {
+		if path, err := t.node.HandedDisk(context.WithoutCancel(ctx), t.job.Lasting.Name, disk); err == nil {
 			_ = os.Remove(path)
 		}
 	}
 }
 
 func (t *testbed) console(w http.ResponseWriter, r *http.Request) error {
-	_, s, err := t.sibling(r)
+	s, err := t.sibling(r)
 	if err != nil {
 		return err
 	}
-	c, err := new(net.Dialer).DialContext(r.Context(), "unix", t.driver.node.ConsoleSocket(s.domain))
+	c, err := new(net.Dialer).DialContext(r.Context(), "unix", t.node.ConsoleSocket(s.domain))
 	if err != nil {
 		return err
 	}
@@ -440,17 +531,17 @@ func (t *testbed) console(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (t *testbed) connect(w http.ResponseWriter, r *http.Request) error {
-	name, s, err := t.sibling(r)
+	s, err := t.sibling(r)
 	if err != nil {
 		return err
 	}
 	if s.network == nil {
-		return fault.Inputf("machine %q has no network", name)
+		return fault.Inputf("machine %q has no network", s.name)
 	}
 	select {
 	case c, ok := <-s.wire:
 		if !ok {
-			return fault.Inputf("the network of machine %q was connected before", name)
+			return fault.Inputf("the network of machine %q was connected before", s.name)
 		}
 		return upgrade(w, c)
 	case <-r.Context().Done():

@@ -3,13 +3,17 @@ package executor
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -56,7 +60,7 @@ func offered(t *testing.T, b *runnertest.Bed) (*testbed, string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(grant.Done)
-	tb := newTestbed(d, m)
+	tb := newTestbed(t.Context(), d, m)
 	socket := filepath.Join(b.Dir, "testbed")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -149,15 +153,239 @@ func TestTestbed(t *testing.T) {
 	if err := domain.Destroy(ctx); err != nil {
 		t.Error(err)
 	}
-	tb.removeAll(ctx)
+	tb.finish(ctx)
 	if left := b.Left(t, Namespace); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
 }
 
+// fakeHypervisor knows which domains there are. Create is held up until release where that is not nil, and then makes the
+// domain although it was cancelled: as libvirtd finishes what it has begun.
+type fakeHypervisor struct {
+	hypervisor // of what is not below: nil
+	dir        string
+	creating   chan struct{} // gets a value when a Create is held up
+	cancelled  chan struct{} // gets a value when that one's context has ended
+	release    chan struct{}
+	fails      error // of Create, which leaves the domain, and of Remove
+
+	mu      sync.Mutex
+	domains map[string]vm.LastingSpec
+}
+
+func (f *fakeHypervisor) Create(ctx context.Context, s vm.LastingSpec) error {
+	if f.release != nil {
+		f.creating <- struct{}{}
+		defer context.AfterFunc(ctx, func() { f.cancelled <- struct{}{} })()
+		<-f.release
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.domains[s.Name] = s
+	return f.fails
+}
+
+func (f *fakeHypervisor) Remove(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fails == nil {
+		delete(f.domains, name)
+	}
+	return f.fails
+}
+
+func (f *fakeHypervisor) HandedDisk(_ context.Context, _, disk string) (string, error) {
+	return filepath.Join(f.dir, disk), nil
+}
+
+// held makes every Create wait for the release.
+func (f *fakeHypervisor) held() *fakeHypervisor {
+	f.creating, f.cancelled, f.release = make(chan struct{}, 9), make(chan struct{}, 9), make(chan struct{})
+	return f
+}
+
+// left names the domains that there are.
+func (f *fakeHypervisor) left() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.domains))
+}
+
+// fakeBed is a test bed without libvirt, for two VMs, with one disk.
+func fakeBed(t *testing.T) (*testbed, *fakeHypervisor) {
+	t.Helper()
+	s := settings.Default()
+	s.State, s.Pool.Path = t.TempDir(), t.TempDir()
+	s.Testbed.Budget = settings.Resources{CPUs: 2, Memory: 2 << 30, Disk: 1 << 20, VMs: 2}
+	d := &Driver{Settings: s, Log: slog.New(slog.DiscardHandler)}
+	ledger, err := d.ledger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ledger.Adopt(t.Context(), admission.Request{ID: "job", Need: s.Testbed.Budget}); err != nil {
+		t.Fatal(err)
+	}
+	tb := newTestbed(t.Context(), d, machine{Lasting: vm.Lasting{Name: "job"}})
+	f := &fakeHypervisor{dir: t.TempDir(), domains: make(map[string]vm.LastingSpec)}
+	tb.node = f
+	if w := ask(t, tb, "PUT", "/disks/disk?size=4096", compressedForTest(t, make([]byte, 4096))); w.code != 0 {
+		t.Fatal(w.body.String())
+	}
+	return tb, f
+}
+
+// ask makes a request of a test bed. Its answer has no code where nothing was wrong.
+func ask(t *testing.T, tb *testbed, method, path string, body io.Reader) *recorder {
+	t.Helper()
+	w := &recorder{header: make(http.Header)}
+	r, err := http.NewRequestWithContext(t.Context(), method, "http://testbed"+path, body)
+	if err != nil {
+		t.Error(err)
+		return w
+	}
+	tb.mux.ServeHTTP(w, r)
+	return w
+}
+
+const aMachine = `{"disks": ["disk"], "cpus": 1, "memory_mib": 256, "network": true}`
+
+// within are the siblings for which the ledger keeps room.
+func within(t *testing.T, tb *testbed) map[string]settings.Resources {
+	t.Helper()
+	ledger, err := tb.driver.ledger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ledger.Snapshot(t.Context())
+	if err != nil || len(s.Entries) != 1 {
+		t.Fatalf("%+v %v", s, err)
+	}
+	return s.Entries[0].Siblings
+}
+
+// sockets counts those that this process has open.
+func sockets(t *testing.T) int {
+	t.Helper()
+	open, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, fd := range open {
+		if to, _ := os.Readlink(fd); strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
+}
+
+// A machine whose making is still going on is removed all the same, by a request and by the end of the stage: it does not come
+// to be afterwards, unknown to the bed and to the ledger.
+func TestTestbedRemovesWhatIsBeingMade(t *testing.T) {
+	for _, row := range []struct {
+		summary string
+		remove  func(*testbed)
+	}{
+		{"DELETE", func(tb *testbed) {
+			if w := ask(t, tb, "DELETE", "/machines/x", nil); w.code != 0 {
+				t.Errorf("DELETE: %d %s", w.code, w.body.String())
+			}
+		}},
+		{"the end of the stage", func(tb *testbed) { tb.finish(t.Context()) }},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			tb, f := fakeBed(t)
+			before := sockets(t)
+			f.held()
+			var both sync.WaitGroup
+			both.Go(func() { ask(t, tb, "POST", "/machines/x", strings.NewReader(aMachine)) })
+			<-f.creating
+			if w := ask(t, tb, "POST", "/machines/x/resume", nil); !strings.Contains(w.body.String(), "no machine") {
+				t.Errorf("a machine that is not there yet: %d %s", w.code, w.body.String())
+			}
+			removed := make(chan struct{})
+			both.Go(func() {
+				defer close(removed)
+				row.remove(tb)
+			})
+			select {
+			case <-removed:
+				t.Error("it was removed while it was made")
+			case <-f.cancelled:
+			}
+			close(f.release)
+			both.Wait()
+			if left := within(t, tb); len(f.left())+len(left)+len(tb.siblings) > 0 || sockets(t) > before {
+				t.Errorf("left: %v, %v, %v, %d sockets", f.left(), left, tb.siblings, sockets(t)-before)
+			}
+		})
+	}
+}
+
+// A machine that came to be only half, and cannot be removed, keeps its share until it can.
+func TestTestbedKeepsTheShareOfWhatStays(t *testing.T) {
+	tb, f := fakeBed(t)
+	f.fails = errors.New("libvirtd is away")
+	for _, method := range []string{"POST", "POST", "DELETE"} {
+		if w := ask(t, tb, method, "/machines/x", strings.NewReader(aMachine)); w.code == 0 {
+			t.Errorf("%s: %s", method, w.body.String())
+		}
+	}
+	if left := within(t, tb); len(f.left()) != 1 || len(left) != 1 {
+		t.Errorf("%v, %v", f.left(), left)
+	}
+	f.fails = nil
+	if w := ask(t, tb, "DELETE", "/machines/x", nil); w.code != 0 {
+		t.Errorf("DELETE: %d %s", w.code, w.body.String())
+	}
+	if left := within(t, tb); len(f.left())+len(left)+len(tb.siblings) > 0 {
+		t.Errorf("left: %v, %v, %v", f.left(), left, tb.siblings)
+	}
+}
+
+// After the end of the stage nothing is made.
+func TestTestbedEnds(t *testing.T) {
+	tb, f := fakeBed(t)
+	tb.finish(t.Context())
+	w := ask(t, tb, "POST", "/machines/x", strings.NewReader(aMachine))
+	if !strings.Contains(w.body.String(), "the stage has ended") || len(f.left()) > 0 {
+		t.Errorf("%d %s %v", w.code, w.body.String(), f.left())
+	}
+	if left, _ := os.ReadDir(f.dir); len(left) > 0 {
+		t.Errorf("disks are left: %v", left)
+	}
+}
+
+// A machine that is refused leaves no socket, no share and no name.
+func TestTestbedRefusalsLeaveNothing(t *testing.T) {
+	tb, f := fakeBed(t)
+	for _, name := range []string{"a", "b"} {
+		if w := ask(t, tb, "POST", "/machines/"+name, strings.NewReader(aMachine)); w.code != 0 {
+			t.Fatal(w.body.String())
+		}
+	}
+	before := sockets(t)
+	for _, row := range []struct{ name, spec, says string }{
+		{"c", aMachine, "VMs: 1 needed, 0 free"},
+		{"a", aMachine, "already"},
+		{"c", strings.Replace(aMachine, `"disk"]`, `"other"]`, 1), `no disk "other"`},
+	} {
+		if w := ask(t, tb, "POST", "/machines/"+row.name, strings.NewReader(row.spec)); !strings.Contains(w.body.String(), row.says) {
+			t.Errorf("%s %s: %d %s", row.name, row.spec, w.code, w.body.String())
+		}
+	}
+	if left := within(t, tb); len(f.left()) != 2 || len(left) != 2 || len(tb.siblings) != 2 || sockets(t) > before {
+		t.Errorf("left: %v, %v, %v, %d sockets", f.left(), left, tb.siblings, sockets(t)-before)
+	}
+	tb.finish(t.Context())
+	if left := within(t, tb); len(f.left())+len(left)+len(tb.siblings) > 0 || sockets(t) > before-2 {
+		t.Errorf("after the stage: %v, %v, %v, %d sockets", f.left(), left, tb.siblings, sockets(t)-before)
+	}
+}
+
 // What a job may not hand over.
 func TestTestbedTakes(t *testing.T) {
-	tb := newTestbed(&Driver{Settings: settings.Default(), Log: slog.New(slog.DiscardHandler)}, machine{})
+	tb := newTestbed(t.Context(), &Driver{Settings: settings.Default(), Log: slog.New(slog.DiscardHandler)}, machine{})
 	for _, row := range []struct{ method, path, says string }{
 		{"PUT", "/disks/..%2f..%2fetc?size=512", "is no name"},
 		{"PUT", "/disks/a?size=-512", "cannot be"},
@@ -166,12 +394,7 @@ func TestTestbedTakes(t *testing.T) {
 		{"POST", "/machines/unknown/reset", "no machine"},
 		{"GET", "/machines/unknown/console", "no machine"},
 	} {
-		w := &recorder{header: make(http.Header)}
-		r, err := http.NewRequest(row.method, "http://testbed"+row.path, strings.NewReader(""))
-		if err != nil {
-			t.Fatal(err)
-		}
-		tb.mux.ServeHTTP(w, r)
+		w := ask(t, tb, row.method, row.path, strings.NewReader(""))
 		if w.code != http.StatusBadRequest || !strings.Contains(w.body.String(), row.says) {
 			t.Errorf("%s %s: %d %s", row.method, row.path, w.code, w.body.String())
 		}
