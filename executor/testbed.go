@@ -13,17 +13,13 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
 
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
-	"salsa.debian.org/cloud-team/debcloud/internal/raw"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
@@ -40,8 +36,10 @@ type testbed struct {
 	end      context.CancelCauseFunc
 	requests sync.WaitGroup // those that are being answered; none begins after the end of life
 
+	uploads chan struct{} // holds a value for each disk that is being handed over
+
 	mu       sync.Mutex
-	handed   map[string]int64    // sizes of disks that were handed over
+	handed   map[string]*handedDisk
 	siblings map[string]*sibling // also those that are being made or removed
 }
 
@@ -63,6 +61,7 @@ type sibling struct {
 	turn         sync.Mutex              // held by whoever makes or removes it
 	stop         context.CancelCauseFunc // ends the making
 	there        bool                    // it was made, and nobody removes it; under the bed's lock
+	disk         int64                   // what its overlay may grow to; under the bed's lock
 	network      net.Listener            // where QEMU's network interface connects; nil: it has none
 	wire         chan net.Conn           // that connection
 }
@@ -98,7 +97,7 @@ func (d *Driver) offerTestbed(ctx context.Context, s *guest.SSH, m machine) (sto
 func newTestbed(ctx context.Context, d *Driver, m machine) *testbed {
 	t := &testbed{
 		driver: d, node: d.node, job: m, conns: make(chan net.Conn), mux: http.NewServeMux(),
-		handed: make(map[string]int64), siblings: make(map[string]*sibling),
+		uploads: make(chan struct{}, mostUploads), handed: make(map[string]*handedDisk), siblings: make(map[string]*sibling),
 	}
 	t.life, t.end = context.WithCancelCause(context.WithoutCancel(ctx)) // a cancelled stage may still tidy up
 	answer := func(pattern string, f func(w http.ResponseWriter, r *http.Request) error) {
@@ -189,95 +188,6 @@ func named(r *http.Request, what string) (string, error) {
 	return name, nil
 }
 
-// take stores a disk that the job hands over, sparse. All of them together stay within the test bed's share of the disk.
-// It is raw and stays so, whatever its bytes look like: a qcow2 could name a file of the host.
-func (t *testbed) take(_ http.ResponseWriter, r *http.Request) error {
-	name, err := named(r, "disk")
-	if err != nil {
-		return err
-	}
-	size, err := strconv.ParseInt(r.URL.Query().Get("size"), 10, 64)
-	if err != nil || size <= 0 || size%512 != 0 {
-		return fault.Inputf("a disk of %q bytes cannot be: a whole number of sectors of 512", r.URL.Query().Get("size"))
-	}
-	if err := t.reserve(name, size); err != nil {
-		return err
-	}
-	path, err := t.node.HandedDisk(r.Context(), t.job.Lasting.Name, name)
-	if err != nil {
-		t.release(name)
-		return err
-	}
-	if err := store(path, r.Body, size); err != nil {
-		_ = os.Remove(path)
-		t.release(name)
-		return err
-	}
-	return nil
-}
-
-// release gives back the name and the share of a disk that did not arrive whole.
-func (t *testbed) release(name string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.handed, name)
-}
-
-func (t *testbed) reserve(name string, size int64) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, again := t.handed[name]; again {
-		return fault.Inputf("a disk %q was handed over already", name)
-	}
-	sum := size
-	for _, s := range t.handed {
-		sum += s
-	}
-	if most := t.driver.Settings.Testbed.Budget.Disk; sum > int64(most) {
-		return fault.Inputf("disks of %v together are more than the %v of a test bed", settings.Size(sum), most)
-	}
-	t.handed[name] = size
-	return nil
-}
-
-// store writes size bytes of a zstd stream, and leaves holes where there are zeros.
-func store(path string, from io.Reader, size int64) error {
-	z, err := zstd.NewReader(from, zstd.WithDecoderMaxMemory(64<<20), zstd.WithDecoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	defer z.Close()
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	err = fill(f, z, size)
-	return errors.Join(err, f.Close())
-}
-
-func fill(f *os.File, from io.Reader, size int64) error {
-	if err := f.Truncate(size); err != nil {
-		return err
-	}
-	buf := make([]byte, 64<<10)
-	for at := int64(0); at < size; {
-		n, err := io.ReadFull(from, buf[:min(int64(len(buf)), size-at)])
-		if err != nil {
-			return fault.Inputf("the disk ends after %d of %d bytes: %w", at+int64(n), size, err)
-		}
-		if !raw.Zero(buf[:n]) {
-			if _, err := f.WriteAt(buf[:n], at); err != nil {
-				return err
-			}
-		}
-		at += int64(n)
-	}
-	if n, _ := from.Read(buf[:1]); n > 0 {
-		return fault.Inputf("the disk goes on after its %d bytes", size)
-	}
-	return nil
-}
-
 // domainOf names a sibling's domain.
 func (t *testbed) domainOf(name string) string {
 	sum := sha256.Sum256([]byte(name))
@@ -345,6 +255,9 @@ func (t *testbed) make(ctx context.Context, s *sibling, b vm.BedSpec) error {
 
 // admit takes a sibling's need out of the job's share.
 func (t *testbed) admit(ctx context.Context, s *sibling, spec vm.LastingSpec) error {
+	if err := t.reserveOverlay(s, spec.DiskSize); err != nil {
+		return err
+	}
 	need := settings.Resources{VMs: 1, CPUs: spec.CPUs, Memory: settings.Size(spec.MemoryMiB) << 20, Disk: settings.Size(spec.DiskSize)}
 	ledger, err := t.driver.ledger()
 	if err != nil {
@@ -356,7 +269,7 @@ func (t *testbed) admit(ctx context.Context, s *sibling, spec vm.LastingSpec) er
 // spec describes a sibling but for its network.
 func (t *testbed) spec(ctx context.Context, s *sibling, b vm.BedSpec) (vm.LastingSpec, error) {
 	var none vm.LastingSpec
-	if len(b.Disks) == 0 || len(b.Disks) > 8 || b.CPUs < 1 || b.MemoryMiB < 1 {
+	if len(b.Disks) == 0 || len(b.Disks) > 8 || b.CPUs < 1 || b.MemoryMiB < 1 || (settings.Size(b.MemoryMiB)<<20).MiB() != b.MemoryMiB {
 		return none, fault.Inputf("a machine of %d disks, %d processors and %d MiB cannot be", len(b.Disks), b.CPUs, b.MemoryMiB)
 	}
 	mark := t.job.Mark
@@ -388,13 +301,6 @@ func (t *testbed) spec(ctx context.Context, s *sibling, b vm.BedSpec) (vm.Lastin
 		}
 	}
 	return spec, nil
-}
-
-func (t *testbed) size(disk string) (int64, bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	size, known := t.handed[disk]
-	return size, known
 }
 
 // listen waits for QEMU's connection to a sibling's network, which ends in this process: it reaches what the job's own
@@ -504,7 +410,7 @@ func (t *testbed) removeAll(ctx context.Context) {
 	t.mu.Lock()
 	all := slices.Collect(maps.Values(t.siblings))
 	disks := t.handed
-	t.handed = make(map[string]int64)
+	t.handed = make(map[string]*handedDisk)
 	t.mu.Unlock()
 	for _, s := range all {
 		if err := t.remove(ctx, s); err != nil {

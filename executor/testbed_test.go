@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
+	"math"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -380,6 +383,123 @@ func TestTestbedRefusalsLeaveNothing(t *testing.T) {
 	tb.finish(t.Context())
 	if left := within(t, tb); len(f.left())+len(left)+len(tb.siblings) > 0 || sockets(t) > before-2 {
 		t.Errorf("after the stage: %v, %v, %v, %d sockets", f.left(), left, tb.siblings, sockets(t)-before)
+	}
+}
+
+// The disks that a job hands over and the overlays of its machines have one share, in whole blocks.
+func TestTestbedDiskTotal(t *testing.T) {
+	tb, f := fakeBed(t)
+	put := func(name string, size int) func() *recorder {
+		return func() *recorder {
+			return ask(t, tb, "PUT", fmt.Sprintf("/disks/%s?size=%d", name, size), compressedForTest(t, make([]byte, size)))
+		}
+	}
+	post := func(name string, size int) func() *recorder {
+		return func() *recorder {
+			return ask(t, tb, "POST", "/machines/"+name, strings.NewReader(fmt.Sprintf(`{"disks": ["disk"], "cpus": 1, "memory_mib": 256, "disk_size": %d}`, size)))
+		}
+	}
+	for _, step := range []struct {
+		summary string
+		do      func() *recorder
+		says    string
+	}{
+		{"1 MiB is for all, of which one disk has 4 KiB", post("a", 700<<10), ""},
+		{"an overlay takes of what disks may have", put("more", 400<<10), "400KiB of disk are more than the 320KiB that a test bed has left of 1MiB"},
+		{"and of what overlays may have", post("b", 400<<10), "400KiB of disk are more than the 320KiB"},
+		{"it ends with its machine", func() *recorder { return ask(t, tb, "DELETE", "/machines/a", nil) }, ""},
+		{"so does that of one which was refused", put("more", 400<<10), ""},
+		{"a disk takes of what overlays may have", post("a", 700<<10), "700KiB of disk are more than the 620KiB"},
+		{"however large", post("a", math.MaxInt64), "more than the 620KiB"},
+		{"the last block but one", post("a", 616<<10-512), ""},
+		{"a small disk takes a block", put("small", 512), ""},
+		{"and there is no more", put("smaller", 512), "512 of disk are more than the 0"},
+	} {
+		if w := step.do(); (w.code == 0) != (step.says == "") || !strings.Contains(w.body.String(), step.says) {
+			t.Errorf("%s: %d %s", step.summary, w.code, w.body.String())
+		}
+	}
+	tb.finish(t.Context())
+	if left, _ := os.ReadDir(f.dir); len(left) > 0 {
+		t.Errorf("disks are left: %v", left)
+	}
+}
+
+// A job's disks are few, however small.
+func TestTestbedCountsDisks(t *testing.T) {
+	tb, f := fakeBed(t)
+	sector, err := io.ReadAll(compressedForTest(t, make([]byte, 512)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range mostDisks + 1 {
+		w := ask(t, tb, "PUT", fmt.Sprintf("/disks/d%d?size=512", i), bytes.NewReader(sector))
+		if most := i >= mostDisks-1; most != strings.Contains(w.body.String(), "takes 64 disks") { // fakeBed has one
+			t.Errorf("disk %d: %d %s", i, w.code, w.body.String())
+		}
+	}
+	if there, _ := os.ReadDir(f.dir); len(there) != mostDisks {
+		t.Errorf("%d files", len(there))
+	}
+}
+
+// slowDisk is the body of a disk whose first byte somebody has asked for.
+type slowDisk struct {
+	io.Reader
+	asked chan<- string
+	name  string
+	goOn  <-chan struct{}
+	once  sync.Once
+}
+
+func (s *slowDisk) Read(p []byte) (int, error) {
+	s.once.Do(func() {
+		s.asked <- s.name
+		<-s.goOn
+	})
+	return s.Reader.Read(p)
+}
+
+// Two disks arrive at once, the others wait: each takes memory here. One that is still arriving is not to be booted from.
+func TestTestbedUploads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tb, _ := fakeBed(t)
+		defer tb.finish(t.Context())
+		asked, goOn := make(chan string, 9), make(chan struct{})
+		var all sync.WaitGroup
+		for i := range 5 {
+			all.Go(func() {
+				name := fmt.Sprint("d", i)
+				body := &slowDisk{Reader: compressedForTest(t, make([]byte, 512)), asked: asked, name: name, goOn: goOn}
+				if w := ask(t, tb, "PUT", "/disks/"+name+"?size=512", body); w.code != 0 {
+					t.Errorf("%s: %d %s", name, w.code, w.body.String())
+				}
+			})
+		}
+		synctest.Wait()
+		if len(asked) != 2 {
+			t.Errorf("%d disks arrive at once", len(asked))
+		}
+		half := fmt.Sprintf("%q]", <-asked)
+		if w := ask(t, tb, "POST", "/machines/x", strings.NewReader(strings.Replace(aMachine, `"disk"]`, half, 1))); !strings.Contains(w.body.String(), "no disk") {
+			t.Errorf("a machine from half a disk: %d %s", w.code, w.body.String())
+		}
+		close(goOn)
+		all.Wait()
+	})
+}
+
+// A disk whose decoder would take much memory is refused before it does.
+func TestStoreWindow(t *testing.T) {
+	// A frame of 512 zeros: magic number, no flags, the window, a last block that repeats one byte (RFC 8878, 3.1.1).
+	frame := func(window byte) io.Reader {
+		return bytes.NewReader([]byte{0x28, 0xb5, 0x2f, 0xfd, 0, window, 0x03, 0x10, 0, 0})
+	}
+	if err := store(filepath.Join(t.TempDir(), "disk"), frame((23-10)<<3), 512); err != nil {
+		t.Errorf("8 MiB: %v", err)
+	}
+	if err := store(filepath.Join(t.TempDir(), "disk"), frame((24-10)<<3), 512); fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), "window") {
+		t.Errorf("16 MiB: %v", err)
 	}
 }
 

@@ -201,7 +201,7 @@ type Testbed struct {
 	Projects []string `yaml:"projects"`
 	// Unprotected allows it on unprotected refs too.
 	Unprotected bool `yaml:"unprotected"`
-	// Budget is for all siblings of one job together.
+	// Budget is for all siblings of one job together, with the disks that it hands over.
 	Budget Resources `yaml:"budget"`
 }
 

@@ -24,7 +24,7 @@ const TestbedVariable = "DEBCLOUD_TESTBED"
 // The test bed speaks HTTP on a UNIX socket. {machine} and {disk} are names that the client chooses.
 //
 //	GET    /                            Bed
-//	PUT    /disks/{disk}?size=BYTES     the disk's bytes, raw, compressed with zstd
+//	PUT    /disks/{disk}?size=BYTES     the disk's bytes, raw, compressed with zstd (window 8 MiB at most)
 //	POST   /machines/{machine}          BedSpec; defined and started, its processors halted
 //	POST   /machines/{machine}/VERB     resume, press (the power button), reset
 //	DELETE /machines/{machine}          gone, with its overlay
