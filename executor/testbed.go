@@ -30,6 +30,7 @@ type testbed struct {
 	node   hypervisor
 	job    machine
 	conns  chan net.Conn
+	open   chan struct{} // holds a value for each connection
 	mux    *http.ServeMux
 
 	life     context.Context // ends when the stage does
@@ -74,15 +75,7 @@ func (d *Driver) offerTestbed(ctx context.Context, s *guest.SSH, m machine) (sto
 	t := newTestbed(ctx, d, m)
 	server := &http.Server{Handler: t.mux, ReadHeaderTimeout: time.Minute}
 	go func() { _ = server.Serve(t) }()
-	end, err := s.Forward(ctx, guestSocket, func(context.Context) (net.Conn, error) {
-		here, there := net.Pipe()
-		select {
-		case t.conns <- here:
-			return there, nil
-		case <-t.life.Done():
-			return nil, net.ErrClosed
-		}
-	})
+	end, err := s.Forward(ctx, guestSocket, t.dial)
 	if err != nil {
 		return nil, errors.Join(err, t.Close(), server.Close())
 	}
@@ -94,9 +87,41 @@ func (d *Driver) offerTestbed(ctx context.Context, s *guest.SSH, m machine) (sto
 	}, nil
 }
 
+// mostConnections bounds what one guest keeps this process busy with.
+const mostConnections = 64
+
+// dial opens a connection of the guest's.
+func (t *testbed) dial(ctx context.Context) (net.Conn, error) {
+	select {
+	case t.open <- struct{}{}:
+	default:
+		return nil, fault.Inputf("a test bed has %d connections at most", mostConnections)
+	}
+	here, there := net.Pipe()
+	c := &countedConn{there, sync.OnceFunc(func() { <-t.open })}
+	select {
+	case t.conns <- here:
+		return c, nil
+	case <-t.life.Done():
+	case <-ctx.Done():
+	}
+	return nil, errors.Join(net.ErrClosed, c.Close())
+}
+
+// countedConn counts until it is closed.
+type countedConn struct {
+	net.Conn
+	closed func()
+}
+
+func (c *countedConn) Close() error {
+	defer c.closed()
+	return c.Conn.Close()
+}
+
 func newTestbed(ctx context.Context, d *Driver, m machine) *testbed {
 	t := &testbed{
-		driver: d, node: d.node, job: m, conns: make(chan net.Conn), mux: http.NewServeMux(),
+		driver: d, node: d.node, job: m, conns: make(chan net.Conn), open: make(chan struct{}, mostConnections), mux: http.NewServeMux(),
 		uploads: make(chan struct{}, mostUploads), handed: make(map[string]*handedDisk), siblings: make(map[string]*sibling),
 	}
 	t.life, t.end = context.WithCancelCause(context.WithoutCancel(ctx)) // a cancelled stage may still tidy up

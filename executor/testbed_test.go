@@ -489,6 +489,42 @@ func TestTestbedUploads(t *testing.T) {
 	})
 }
 
+// A guest that opens connections without end gets so many, and further ones when it has closed some.
+func TestTestbedConnections(t *testing.T) {
+	tb, _ := fakeBed(t)
+	var taken sync.WaitGroup
+	taken.Go(func() {
+		for c, err := tb.Accept(); err == nil; c, err = tb.Accept() {
+			defer c.Close()
+		}
+	})
+	var open []net.Conn
+	for range mostConnections {
+		c, err := tb.dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, c)
+	}
+	if _, err := tb.dial(t.Context()); err == nil || !strings.Contains(err.Error(), "64 connections") {
+		t.Errorf("one more: %v", err)
+	}
+	for range 2 { // as a connection that ends by itself at the end of the stage
+		_ = open[0].Close()
+	}
+	for _, ok := range []bool{true, false} {
+		if _, err := tb.dial(t.Context()); (err == nil) != ok {
+			t.Errorf("after one was closed: %v", err)
+		}
+	}
+	tb.finish(t.Context())
+	_ = open[1].Close()
+	if _, err := tb.dial(t.Context()); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("after the stage: %v", err)
+	}
+	taken.Wait()
+}
+
 // A disk whose decoder would take much memory is refused before it does.
 func TestStoreWindow(t *testing.T) {
 	// A frame of 512 zeros: magic number, no flags, the window, a last block that repeats one byte (RFC 8878, 3.1.1).
