@@ -1,11 +1,14 @@
 package executor
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -185,6 +188,31 @@ func TestEar(t *testing.T) {
 		}
 		if e.heard != row.heard {
 			t.Errorf("%s %q: %v", row.stage, row.writes, e.heard)
+		}
+	}
+}
+
+// Both outputs of a stage are listened to while both are written.
+func TestListen(t *testing.T) {
+	const missing = "Missing gitlab-runner."
+	for _, row := range []struct {
+		summary, stdout, stderr string
+		heard                   bool
+	}{
+		{"on stdout", missing, "", true},
+		{"on stderr", "", missing, true},
+		{"nowhere", strings.Repeat("x", len(missing)), strings.Repeat("y", len(missing)), false},
+		{"one half each", missing[:11], missing[11:], false},
+	} {
+		var out, errs bytes.Buffer
+		stdout, stderr, heard := (&Driver{Stdout: &out, Stderr: &errs}).listen("get_sources")
+		var both sync.WaitGroup
+		for to, text := range map[io.Writer]string{stdout: row.stdout, stderr: row.stderr} {
+			both.Go(func() { _, _ = io.WriteString(to, text) })
+		}
+		both.Wait()
+		if heard() != row.heard || out.String() != row.stdout || errs.String() != row.stderr {
+			t.Errorf("%s: heard %v, %q, %q", row.summary, heard(), out.String(), errs.String())
 		}
 	}
 }

@@ -64,18 +64,18 @@ func (d *Driver) execute(ctx context.Context, s *guest.SSH, m machine, script io
 		defer away()
 		env = append(env, vm.TestbedVariable+"="+guestSocket)
 	}
-	listener := &ear{stage: stage}
+	stdout, stderr, heard := d.listen(stage)
 	begun := time.Now()
 	err := s.Exec(alive, guest.Command{
 		Args: []string{"bash"}, Stdin: script, Grace: grace, Env: env,
-		Stdout: io.MultiWriter(d.Stdout, listener), Stderr: io.MultiWriter(d.Stderr, listener),
+		Stdout: stdout, Stderr: stderr,
 	})
 	d.Log.DebugContext(ctx, "a stage has ended", "domain", name, "job", m.Job, "stage", stage, "seconds", time.Since(begun).Seconds(), "error", err)
 	exit, own := errors.AsType[*guest.ExitError](err)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case (err == nil || own) && listener.heard:
+	case (err == nil || own) && heard():
 		return fault.WithHint(fault.Outsidef("the VM image is broken: stage %s did not find gitlab-runner in it", stage), "a job that removes it from the PATH breaks its own machine")
 	case err == nil:
 		return nil
@@ -147,6 +147,12 @@ func (d *Driver) watchPulse(ctx context.Context, s *guest.SSH, name string) (con
 		}
 	}()
 	return ctx, func() { cancel(nil) }
+}
+
+// listen returns the outputs of a stage, each with an ear of its own: both are written at once. heard is for their end.
+func (d *Driver) listen(stage string) (stdout, stderr io.Writer, heard func() bool) {
+	out, errs := &ear{stage: stage}, &ear{stage: stage}
+	return io.MultiWriter(d.Stdout, out), io.MultiWriter(d.Stderr, errs), func() bool { return out.heard || errs.heard }
 }
 
 // ear listens for what Runner's scripts say instead of failing when there is no gitlab-runner in the guest. It does not
