@@ -313,9 +313,11 @@ func (d *Driver) admit(ctx context.Context, o order) (*admission.Grant, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.Settings.Deadlines.Admission, fault.Outsidef("the host had no room for this job within %v", d.Settings.Deadlines.Admission))
 	defer cancel()
 	begun := time.Now()
-	grant, err := l.Admit(ctx, admission.Request{
-		ID: o.spec.Name, Class: admission.Job, Need: o.need, For: fmt.Sprintf("job %d of %s", o.job.ID, o.job.Project),
-	}, func(p admission.Position) { d.say("%v", p) })
+	r := admission.Request{ID: o.spec.Name, Class: admission.Job, Need: o.need, For: fmt.Sprintf("job %d of %s", o.job.ID, o.job.Project)}
+	if o.job.Testbed {
+		r.Bed = d.Settings.Testbed.Budget
+	}
+	grant, err := l.Admit(ctx, r, func(p admission.Position) { d.say("%v", p) })
 	if err == nil && d.Metrics != nil {
 		d.Metrics.Admitted(ctx, time.Since(begun).Seconds())
 	}

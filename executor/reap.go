@@ -176,16 +176,17 @@ func (d *Driver) existing(ctx context.Context) (map[string]bool, error) {
 
 // request is what a domain holds of the host.
 func (m machine) request(s *settings.Settings) admission.Request {
+	var bed settings.Resources
 	need := settings.Resources{VMs: 1, CPUs: m.CPUs, Memory: settings.Size(m.MemoryMiB) << 20, Disk: settings.Size(m.DiskBytes)}
 	class := admission.Job
 	if m.For == forPool {
 		class = admission.Warm
 	}
 	if m.Testbed {
-		b := s.Testbed.Budget
-		need.VMs, need.CPUs, need.Memory, need.Disk = need.VMs+b.VMs, need.CPUs+b.CPUs, need.Memory+b.Memory, need.Disk+b.Disk
+		bed = s.Testbed.Budget
+		need.VMs, need.CPUs, need.Memory, need.Disk = need.VMs+bed.VMs, need.CPUs+bed.CPUs, need.Memory+bed.Memory, need.Disk+bed.Disk
 	}
-	return admission.Request{ID: m.Lasting.Name, Class: class, Need: need, For: m.whose()}
+	return admission.Request{ID: m.Lasting.Name, Class: class, Need: need, Bed: bed, For: m.whose()}
 }
 
 func (m machine) whose() string {

@@ -253,7 +253,7 @@ func ask(t *testing.T, tb *testbed, method, path string, body io.Reader) *record
 const aMachine = `{"disks": ["disk"], "cpus": 1, "memory_mib": 256, "network": true}`
 
 // within are the siblings for which the ledger keeps room.
-func within(t *testing.T, tb *testbed) map[string]settings.Resources {
+func within(t *testing.T, tb *testbed) map[string]admission.Sibling {
 	t.Helper()
 	ledger, err := tb.driver.ledger()
 	if err != nil {
@@ -536,6 +536,34 @@ func TestStoreWindow(t *testing.T) {
 	}
 	if err := store(filepath.Join(t.TempDir(), "disk"), frame((24-10)<<3), 512); fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), "window") {
 		t.Errorf("16 MiB: %v", err)
+	}
+}
+
+// The ledger knows which part of what a job needs is for its siblings, from prepare and where reap enters it again.
+func TestTestbedShare(t *testing.T) {
+	s := settings.Default()
+	s.State, s.Pool.Path = t.TempDir(), t.TempDir()
+	s.Budget = settings.Budget{CPUs: 9, Memory: 9 << 20, Disk: 9 << 20, VMs: 9}
+	s.Testbed.Budget = settings.Resources{CPUs: 2, Memory: 2 << 20, Disk: 3 << 20, VMs: 2}
+	d := &Driver{Settings: s}
+	m := machine{vm.Lasting{Name: "adopted", CPUs: 1, MemoryMiB: 1}, Mark{For: forJob, DiskBytes: 1 << 20, Testbed: true}}
+	adopted := m.request(s)
+	grant, err := d.admit(t.Context(), order{job: Job{Testbed: true}, spec: vm.LastingSpec{Name: "prepared"}, need: adopted.Need})
+	if err != nil {
+		t.Fatal(err)
+	}
+	grant.Done()
+	l, err := d.ledger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := l.Snapshot(t.Context())
+	if err != nil || len(now.Entries) != 1 || now.Entries[0].Bed != s.Testbed.Budget || adopted.Bed != s.Testbed.Budget {
+		t.Errorf("%+v, %+v, %v", now, adopted, err)
+	}
+	m.Testbed = false
+	if without := m.request(s); without.Bed != (settings.Resources{}) {
+		t.Errorf("a job without siblings: %+v", without)
 	}
 }
 

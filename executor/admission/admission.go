@@ -32,6 +32,8 @@ type Request struct {
 	Class Class  `json:"class"`
 	// Need is what the VM may grow to, VMs: 1 included, with the share of its test bed.
 	Need settings.Resources `json:"need"`
+	// Bed is the part of Need that is for its siblings.
+	Bed settings.Resources `json:"bed,omitzero"`
 	// For says in words whose it is, for status and for those who wait: "job 4711 of cloud-team/images".
 	For string `json:"for,omitempty"`
 }
@@ -41,7 +43,13 @@ type Entry struct {
 	Request
 	Since time.Time `json:"since"`
 	// Siblings are what ReserveWithin took out of Need, by their ID.
-	Siblings map[string]settings.Resources `json:"siblings,omitempty"`
+	Siblings map[string]Sibling `json:"siblings,omitempty"`
+}
+
+// Sibling is a VM of a test bed.
+type Sibling struct {
+	settings.Resources
+	Since time.Time `json:"since"`
 }
 
 // Waiter stands in the queue.

@@ -381,6 +381,46 @@ func TestOnDisk(t *testing.T) {
 	}
 }
 
+// TestSiblingsMemory holds that nobody else gets the memory of siblings which begin long after their job.
+func TestSiblingsMemory(t *testing.T) {
+	clock := time.Date(2025, 8, 14, 12, 0, 0, 0, time.UTC)
+	spare := settings.Resources{Memory: 7 << 30, Disk: 100 << 30}
+	l := newLedger(t, t.TempDir(), Options{
+		Now:   func() time.Time { return clock },
+		Spare: func(context.Context) (settings.Resources, error) { return spare, nil },
+	})
+	bed := settings.Resources{CPUs: 2, Memory: 5 << 30, Disk: 10 << 30, VMs: 2}
+	admit(t, l, Request{ID: "job", Class: Job, Need: add(cpus(1), bed), Bed: bed}).Done()
+	refused := func(when string, memory settings.Size) {
+		t.Helper()
+		r := Request{ID: "other", Class: Job, Need: settings.Resources{CPUs: 1, Memory: memory, VMs: 1}}
+		if g, err := l.Try(t.Context(), r); g != nil || err != nil {
+			t.Errorf("%s: %v of memory were given away, %v", when, memory, err)
+		}
+		r.Need.Memory--
+		admit(t, l, r).Done()
+		if err := l.Release(t.Context(), "other"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused("the job is young", 1<<30+1)
+	clock = clock.Add(time.Hour)
+	spare.Memory = 6 << 30
+	refused("no sibling has begun", 1<<30+1)
+	if err := l.ReserveWithin(t.Context(), "job", "a", bed, settings.Resources{Memory: 4 << 30, VMs: 1}); err != nil {
+		t.Fatal(err)
+	}
+	refused("a sibling is young", 1<<30+1)
+	clock = clock.Add(time.Hour)
+	spare.Memory = 2 << 30
+	refused("it has its memory, another may begin", 1<<30+1)
+	if err := l.ReleaseWithin(t.Context(), "job", "a"); err != nil {
+		t.Fatal(err)
+	}
+	spare.Memory = 6 << 30
+	refused("it has ended, others may begin", 1<<30+1)
+}
+
 func TestBrokenLedger(t *testing.T) {
 	l := newLedger(t, t.TempDir(), Options{})
 	for _, text := range []string{"", "{", `{"schema": 2}`} {

@@ -244,15 +244,15 @@ func (l *Ledger) ReserveWithin(ctx context.Context, id, sibling string, share, n
 		}
 		free := share
 		for _, s := range e.Siblings {
-			free = subtract(free, s)
+			free = subtract(free, s.Resources)
 		}
 		if lacks := lacking(need, free); lacks != "" {
 			return false, fault.Inputf("the test bed of this job has no room for VM %q: %s", sibling, lacks)
 		}
 		if e.Siblings == nil {
-			e.Siblings = make(map[string]settings.Resources)
+			e.Siblings = make(map[string]Sibling)
 		}
-		e.Siblings[sibling] = need
+		e.Siblings[sibling] = Sibling{need, l.options.Now()}
 		return true, nil
 	})
 }

@@ -188,8 +188,24 @@ func (w *waiting) leave(ctx context.Context) error {
 // youth is how long a VM is believed not to have touched its memory yet: the time of a boot.
 const youth = 3 * time.Minute
 
+// untouched is the memory that an entry's VMs may still fill: all while it is young, then that of the siblings which are young
+// or did not begin yet.
+func (l *Ledger) untouched(e Entry) settings.Size {
+	young := func(since time.Time) bool { return l.options.Now().Sub(since) < youth }
+	if young(e.Since) {
+		return e.Need.Memory
+	}
+	left := e.Bed.Memory
+	for _, s := range e.Siblings {
+		if !young(s.Since) {
+			left -= s.Memory
+		}
+	}
+	return max(0, left)
+}
+
 // lacks says what there is too little of for need: in the budget, or on the host itself. What the host has free includes
-// what admitted VMs will still fill: what the disks of all may grow by, and the memory of the young.
+// what admitted VMs will still fill: what the disks of all may grow by, and the memory that is untouched.
 func (l *Ledger) lacks(b *book, need settings.Resources, spare *settings.Resources) string {
 	if lacks := lacking(need, subtract(l.budget, b.used())); lacks != "" {
 		return lacks
@@ -200,9 +216,7 @@ func (l *Ledger) lacks(b *book, need settings.Resources, spare *settings.Resourc
 	free := *spare
 	for _, e := range b.Entries {
 		free.Disk -= l.growth(e)
-		if l.options.Now().Sub(e.Since) < youth {
-			free.Memory -= e.Need.Memory
-		}
+		free.Memory -= l.untouched(e)
 	}
 	if need.Memory > free.Memory {
 		return fmt.Sprintf("the host itself is short of memory: %v needed, %v free beside the reserve", need.Memory, max(0, free.Memory))

@@ -123,7 +123,7 @@ func TestHTTP(t *testing.T) {
 		Used:    settings.Resources{CPUs: 4, Memory: 6 << 30, Disk: 20 << 30, VMs: 2},
 		Waiting: []admission.Waiter{{Since: since}},
 		Entries: []admission.Entry{
-			{Request: admission.Request{Class: admission.Job}, Siblings: map[string]settings.Resources{"a": {}}},
+			{Request: admission.Request{Class: admission.Job}, Siblings: map[string]admission.Sibling{"a": {}}},
 			{Request: admission.Request{Class: admission.Warm}},
 		},
 	}

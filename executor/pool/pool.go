@@ -100,7 +100,7 @@ func (c Claimer) request(r Record) admission.Request {
 	need := need(r.Machine)
 	need.VMs, need.CPUs = need.VMs+c.More.VMs, need.CPUs+c.More.CPUs
 	need.Memory, need.Disk = need.Memory+c.More.Memory, need.Disk+c.More.Disk
-	return admission.Request{ID: r.Name, Class: admission.Job, Need: need, For: c.For}
+	return admission.Request{ID: r.Name, Class: admission.Job, Need: need, Bed: c.More, For: c.For}
 }
 
 func need(m settings.Machine) settings.Resources {

@@ -265,8 +265,8 @@ func TestTestbedShare(t *testing.T) {
 	if name := h.claim(t, c); name == "" {
 		t.Error("not claimed")
 	}
-	if s, _ := h.Ledger.Snapshot(t.Context()); s.Used.CPUs != 8 || s.Used.VMs != 2 {
-		t.Errorf("%+v", s.Used)
+	if s, _ := h.Ledger.Snapshot(t.Context()); s.Used.CPUs != 8 || s.Used.VMs != 2 || s.Entries[0].Bed != c.More {
+		t.Errorf("%+v", s)
 	}
 }
 
