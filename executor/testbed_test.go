@@ -64,7 +64,13 @@ func offered(t *testing.T, b *runnertest.Bed) (*testbed, string) {
 	}
 	t.Cleanup(grant.Done)
 	tb := newTestbed(t.Context(), d, m)
-	socket := filepath.Join(b.Dir, "testbed")
+	return tb, serve(t, tb, b.Dir)
+}
+
+// serve offers a test bed at a UNIX socket.
+func serve(t *testing.T, tb *testbed, dir string) string {
+	t.Helper()
+	socket := filepath.Join(dir, "testbed")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -72,7 +78,7 @@ func offered(t *testing.T, b *runnertest.Bed) (*testbed, string) {
 	server := &http.Server{Handler: tb.mux}
 	go func() { _ = server.Serve(l) }()
 	t.Cleanup(func() { _ = server.Close() })
-	return tb, socket
+	return socket
 }
 
 // A process in a job boots a machine beside it by the same calls as on a host of its own.
@@ -196,6 +202,9 @@ func (f *fakeHypervisor) Remove(_ context.Context, name string) error {
 	}
 	return f.fails
 }
+
+func (f *fakeHypervisor) Accelerator(context.Context) (vm.Accel, string) { return vm.TCG, "" }
+func (f *fakeHypervisor) ConsoleSocket(string) string                    { return filepath.Join(f.dir, "console") }
 
 func (f *fakeHypervisor) HandedDisk(_ context.Context, _, disk string) (string, error) {
 	return filepath.Join(f.dir, disk), nil
@@ -487,6 +496,32 @@ func TestTestbedUploads(t *testing.T) {
 		close(goOn)
 		all.Wait()
 	})
+}
+
+// Two processes of one stage hand over a disk each, though neither knows of the other.
+func TestTestbedSharedByProcesses(t *testing.T) {
+	tb, f := fakeBed(t)
+	socket := serve(t, tb, t.TempDir())
+	image := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(image, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		h, err := vm.Open(t.Context(), vm.Options{Dir: t.TempDir(), Testbed: socket})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = h.Start(t.Context(), vm.Spec{Name: "x", Image: image, ImageFormat: "raw", MemoryMiB: 256, CPUs: 1})
+		if err == nil || !strings.Contains(err.Error(), "console") { // it is made, and has none here
+			t.Errorf("%v", err)
+		}
+		if err := h.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if len(tb.handed) != 3 || len(f.left()) > 0 {
+		t.Errorf("%d disks, %v", len(tb.handed), f.left())
+	}
 }
 
 // A guest that opens connections without end gets so many, and further ones when it has closed some.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
@@ -76,7 +78,6 @@ type bedClient struct {
 
 	handing chan struct{}     // holds one value while a disk is handed over; of the fields below it
 	handed  map[string]string // disks by their path
-	named   int               // disks, also those whose handing over failed
 }
 
 func dialBed(ctx context.Context, socket string) (*bedClient, Accel, error) {
@@ -199,8 +200,7 @@ func (b *bedClient) hand(ctx context.Context, path, format string) (string, erro
 	if err != nil {
 		return "", err
 	}
-	name := fmt.Sprintf("disk%d", b.named)
-	b.named++
+	name := "disk-" + strings.ToLower(rand.Text()) // processes of one stage share a bed
 	if _, err := b.do(ctx, http.MethodPut, fmt.Sprintf("/disks/%s?size=%d", name, info.Size()), compressed(f)); err != nil {
 		return "", fmt.Errorf("hand over %s: %w", path, err)
 	}
