@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -72,19 +73,30 @@ const guestSocket = "/run/debcloud-testbed"
 
 // offerTestbed forwards a test bed into the job's VM. stop takes it and its VMs away.
 func (d *Driver) offerTestbed(ctx context.Context, s *guest.SSH, m machine) (stop func(), err error) {
+	d.node.Accelerator(ctx) // which keeps the answer: requests at the same time only read it
 	t := newTestbed(ctx, d, m)
-	server := &http.Server{Handler: t.mux, ReadHeaderTimeout: time.Minute}
-	go func() { _ = server.Serve(t) }()
+	finish := t.serve()
 	end, err := s.Forward(ctx, guestSocket, t.dial)
 	if err != nil {
-		return nil, errors.Join(err, t.Close(), server.Close())
+		finish(ctx)
+		return nil, err
 	}
 	return func() {
 		_ = end()
-		_ = t.Close()
-		_ = server.Close()
-		t.finish(ctx)
+		finish(ctx)
 	}, nil
+}
+
+// serve answers what comes through dial. finish ends that, and takes everything away: what is just being made and handed over
+// too.
+func (t *testbed) serve() (finish func(context.Context)) {
+	server := &http.Server{Handler: t.mux, ReadHeaderTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	go func() { _ = server.Serve(t) }()
+	return func(ctx context.Context) {
+		_ = t.Close()
+		_ = server.Close() // bodies that nobody sends on
+		t.finish(ctx)
+	}
 }
 
 // mostConnections bounds what one guest keeps this process busy with.
@@ -180,7 +192,7 @@ func (t *testbed) answer(w http.ResponseWriter, r *http.Request, f func(http.Res
 	return f(w, r.WithContext(ctx))
 }
 
-// finish takes everything away when the stage has ended: what is being made too.
+// finish takes everything away when the stage has ended, after the requests that are being answered.
 func (t *testbed) finish(ctx context.Context) {
 	_ = t.Close()
 	t.requests.Wait()
@@ -189,11 +201,11 @@ func (t *testbed) finish(ctx context.Context) {
 
 // refuse tells the client what it did wrong, and of what went wrong here one sentence.
 func (t *testbed) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	t.driver.Log.WarnContext(r.Context(), "a test bed refuses", "job", t.job.Job, "request", r.Method+" "+r.URL.Path, "error", err)
-	code := http.StatusInternalServerError
+	code, level := http.StatusInternalServerError, slog.LevelWarn
 	if fault.KindOf(err) == fault.Input {
-		code = http.StatusBadRequest
+		code, level = http.StatusBadRequest, slog.LevelDebug // as many as the guest likes
 	}
+	t.driver.Log.Log(r.Context(), level, "a test bed refuses", "job", t.job.Job, "request", r.Method+" "+r.URL.Path, "error", err)
 	http.Error(w, err.Error(), code)
 }
 

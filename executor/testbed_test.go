@@ -176,7 +176,8 @@ type fakeHypervisor struct {
 	creating   chan struct{} // gets a value when a Create is held up
 	cancelled  chan struct{} // gets a value when that one's context has ended
 	release    chan struct{}
-	fails      error // of Create, which leaves the domain, and of Remove
+	handing    chan struct{} // gets a value when a disk begins to be handed over; nil: not
+	fails      error         // of Create, which leaves the domain, and of Remove
 
 	mu      sync.Mutex
 	domains map[string]vm.LastingSpec
@@ -207,6 +208,9 @@ func (f *fakeHypervisor) Accelerator(context.Context) (vm.Accel, string) { retur
 func (f *fakeHypervisor) ConsoleSocket(string) string                    { return filepath.Join(f.dir, "console") }
 
 func (f *fakeHypervisor) HandedDisk(_ context.Context, _, disk string) (string, error) {
+	if f.handing != nil {
+		f.handing <- struct{}{}
+	}
 	return filepath.Join(f.dir, disk), nil
 }
 
@@ -524,6 +528,26 @@ func TestTestbedSharedByProcesses(t *testing.T) {
 	}
 }
 
+// A stage that ends while a disk arrives does not wait for the rest of it, and leaves none of it.
+func TestTestbedEndsDuringAnUpload(t *testing.T) {
+	tb, f := fakeBed(t)
+	finish := tb.serve()
+	c, err := tb.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	f.handing = make(chan struct{}, 9)
+	if _, err := io.WriteString(c, "PUT /disks/half?size=512 HTTP/1.1\r\nHost: testbed\r\nContent-Length: 100\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	<-f.handing
+	finish(t.Context())
+	if left, _ := os.ReadDir(f.dir); len(left)+len(tb.handed) > 0 {
+		t.Errorf("left: %v, %v", left, tb.handed)
+	}
+}
+
 // A guest that opens connections without end gets so many, and further ones when it has closed some.
 func TestTestbedConnections(t *testing.T) {
 	tb, _ := fakeBed(t)
@@ -602,9 +626,10 @@ func TestTestbedShare(t *testing.T) {
 	}
 }
 
-// What a job may not hand over.
+// What a job may not hand over. It fills no log of the host's with that.
 func TestTestbedTakes(t *testing.T) {
-	tb := newTestbed(t.Context(), &Driver{Settings: settings.Default(), Log: slog.New(slog.DiscardHandler)}, machine{})
+	var log bytes.Buffer
+	tb := newTestbed(t.Context(), &Driver{Settings: settings.Default(), Log: slog.New(slog.NewTextHandler(&log, nil))}, machine{})
 	for _, row := range []struct{ method, path, says string }{
 		{"PUT", "/disks/..%2f..%2fetc?size=512", "is no name"},
 		{"PUT", "/disks/a?size=-512", "cannot be"},
@@ -617,6 +642,9 @@ func TestTestbedTakes(t *testing.T) {
 		if w.code != http.StatusBadRequest || !strings.Contains(w.body.String(), row.says) {
 			t.Errorf("%s %s: %d %s", row.method, row.path, w.code, w.body.String())
 		}
+	}
+	if log.Len() > 0 {
+		t.Errorf("the host's log has %s", log.String())
 	}
 }
 
