@@ -263,6 +263,35 @@ func TestBrokenJournals(t *testing.T) {
 	}
 }
 
+// TestKnown reads results of steps that ended, and begins none.
+func TestKnown(t *testing.T) {
+	j, err := Open(t.Context(), filepath.Join(t.TempDir(), "journal.db"), Wait)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	e, err := j.Lock(t.Context(), Key{Target: "t", Digest: "d", Image: "i"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Unlock()
+	_, _ = Step(t.Context(), e, "failed", func(context.Context, bool) (string, error) { return "x", errors.New("no") })
+	if _, err := Step(t.Context(), e, "done", func(context.Context, bool) (string, error) { return "ami-1", nil }); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"failed": "", "done": "ami-1", "never": ""} {
+		if got, known, err := Known[string](t.Context(), e, name); got != want || known != (want != "") || err != nil {
+			t.Errorf("%s: %q, %v, %v", name, got, known, err)
+		}
+	}
+	if _, _, err := Known[int](t.Context(), e, "done"); fault.KindOf(err) != fault.Input {
+		t.Errorf("a result of another kind: %v", err)
+	}
+	if all, err := j.Status(t.Context()); err != nil || len(all) != 2 {
+		t.Errorf("asking began a step: %+v, %v", all, err)
+	}
+}
+
 func TestWithoutQueries(t *testing.T) {
 	for text, want := range map[string]string{
 		`Put "https://a.blob.example/x?sv=1&sig=abc%2F": EOF`: `Put "https://a.blob.example/x?…": EOF`,

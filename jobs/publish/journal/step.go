@@ -64,21 +64,38 @@ func StandingStep[T any](ctx context.Context, e *Entry, name string, stands func
 	}
 }
 
+// Known returns the result of a step that ended, and false where the journal has none. It begins nothing.
+func Known[T any](ctx context.Context, e *Entry, name string) (T, bool, error) {
+	var result T
+	kept, err := e.kept(ctx, name)
+	if kept == nil || err != nil {
+		return result, false, err
+	}
+	if err := json.Unmarshal([]byte(*kept), &result); err != nil {
+		return result, false, e.journal.explain(ctx, fmt.Errorf("the result of step %q is not one of this program's: %w", name, err))
+	}
+	return result, true, nil
+}
+
+// kept is the result of a step that ended, nil where there is none.
+func (e *Entry) kept(ctx context.Context, name string) (kept *string, err error) {
+	err = e.journal.db.QueryRowContext(ctx, "SELECT result FROM step WHERE target = ? AND digest = ? AND image = ? AND name = ? AND ended IS NOT NULL",
+		e.Target, e.Digest, e.Image, name).Scan(&kept)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return kept, e.journal.explain(ctx, err)
+}
+
 // begin writes that the step begins. kept is the result of a step that ended.
 func (e *Entry) begin(ctx context.Context, name string) (kept *string, tries int, err error) {
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
 	}
-	db := e.journal.db
-	err = db.QueryRowContext(ctx, "SELECT result FROM step WHERE target = ? AND digest = ? AND image = ? AND name = ? AND ended IS NOT NULL",
-		e.Target, e.Digest, e.Image, name).Scan(&kept)
-	if err == nil && kept != nil {
-		return kept, 0, nil
+	if kept, err := e.kept(ctx, name); kept != nil || err != nil {
+		return kept, 0, err
 	}
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, 0, e.journal.explain(ctx, err)
-	}
-	err = db.QueryRowContext(ctx, `INSERT INTO step (target, digest, image, name, tries, began) VALUES (?, ?, ?, ?, 1, ?)
+	err = e.journal.db.QueryRowContext(ctx, `INSERT INTO step (target, digest, image, name, tries, began) VALUES (?, ?, ?, ?, 1, ?)
 		ON CONFLICT DO UPDATE SET tries = tries + 1, began = excluded.began, ended = NULL, result = NULL, error = NULL RETURNING tries`,
 		e.Target, e.Digest, e.Image, name, now()).Scan(&tries)
 	return nil, tries, e.journal.explain(ctx, err)
