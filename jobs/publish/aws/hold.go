@@ -186,10 +186,14 @@ func (a *Publisher) Deprecate(ctx context.Context, it holding.Item) error {
 	return err
 }
 
-// Hide implements Holder: the image and its snapshot are private again. The tag with the time is set first, and says nothing while the image is public.
+// Hide implements Holder: the image and its snapshot are private again. The snapshot is first, as the image alone tells the state: a run that was cut is
+// gone on with until both are. The tag with the time says nothing while the image is public.
 func (a *Publisher) Hide(ctx context.Context, it holding.Item) error {
 	i, err := a.present(ctx, it, holding.Hidden)
 	if i == nil || err != nil {
+		return err
+	}
+	if err := a.hideSnapshot(ctx, it.Region, snapshotOf(i)); err != nil {
 		return err
 	}
 	c := a.login.in(it.Region).ec2
@@ -205,7 +209,7 @@ func (a *Publisher) Hide(ctx context.Context, it holding.Item) error {
 			return explain(ctx, it.Region, "ModifyImageAttribute", err)
 		}
 	}
-	return a.hideSnapshot(ctx, it.Region, snapshotOf(i))
+	return nil
 }
 
 func (a *Publisher) hideSnapshot(ctx context.Context, region, id string) error {

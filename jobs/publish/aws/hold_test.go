@@ -1,8 +1,11 @@
 package aws
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -89,6 +92,97 @@ func TestRetire(t *testing.T) {
 		if strings.Contains(name, "20260814-1") {
 			t.Errorf("parameter %s leads nowhere", name)
 		}
+	}
+}
+
+// dying is the way to AWS of a process that dies after a number of requests: the last one's answer is lost.
+type dying struct {
+	mu   sync.Mutex
+	left int
+}
+
+func (d *dying) RoundTrip(r *http.Request) (*http.Response, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.left <= 0 {
+		return nil, errors.New("the process is dead")
+	}
+	d.left--
+	response, err := http.DefaultTransport.RoundTrip(r)
+	if err == nil && d.left == 0 {
+		response.Body.Close()
+		return nil, errors.New("the process is dead")
+	}
+	return response, err
+}
+
+// next does what pruning does with an image in its state.
+func next(t *testing.T, p *Publisher, it holding.Item) error {
+	switch it.State {
+	case holding.Current:
+		return p.Deprecate(t.Context(), it)
+	case holding.Deprecated:
+		return p.Hide(t.Context(), it)
+	}
+	return p.Delete(t.Context(), it)
+}
+
+// TestRetirementThatIsCut has pruning die after each request, and begin again with a new list, until the image is gone. Whatever the list says is hidden, is.
+func TestRetirementThatIsCut(t *testing.T) {
+	signIn(t)
+	for requests := 1; requests < 12; requests++ {
+		at := time.Date(2026, 8, 15, 12, 0, 30, 0, time.UTC)
+		a := newAccount(t, awstest.Settings{Now: func() time.Time { return at }})
+		whole := a.open(t, newJournal(t), nil)
+		whole.now = func() time.Time { return at }
+		for n, version := range []string{"20260814-1", "20260815-1"} {
+			if _, err := whole.Publish(t.Context(), publishtest.Image(t, publishtest.Options{Vendor: "ec2", Version: version, Seed: byte(n)}), publish.Public); err != nil {
+				t.Fatal(err)
+			}
+		}
+		find := func() holding.Item {
+			it := items(t, whole)["image 20260814-1 us-east-1"]
+			if i := a.Images("us-east-1")[0]; it.State == holding.Hidden && (i.Public || a.Snapshots("us-east-1")[0].Public) {
+				t.Fatalf("cut after request %d: the image is listed as hidden, and it or its snapshot is public", requests)
+			}
+			return it
+		}
+		for _, state := range []holding.State{holding.Current, holding.Deprecated, holding.Hidden} {
+			if find().State != state { // the second version deprecated it
+				continue
+			}
+			cut := a.open(t, nil, &dying{left: requests})
+			cut.now = whole.now
+			died := next(t, cut, find()) != nil
+			if it := find(); it.ID != "" && it.State == state {
+				if !died {
+					t.Fatalf("what should be done to an image that is %s was not, and nobody says so", state)
+				}
+				if err := next(t, whole, it); err != nil {
+					t.Fatalf("cut after request %d and begun again: %v", requests, err)
+				}
+			}
+		}
+		if it := find(); it.ID != "" || len(a.Parameters("us-east-1")) != 4 {
+			t.Errorf("cut after request %d: left are %+v and %d parameters", requests, it, len(a.Parameters("us-east-1")))
+		}
+	}
+}
+
+// TestHiddenByHalfComesBack publishes an image again of which hiding was cut: all of it is public then.
+func TestHiddenByHalfComesBack(t *testing.T) {
+	signIn(t)
+	a, j := newAccount(t, awstest.Settings{}), newJournal(t)
+	p, img := a.open(t, j, nil), publishtest.Image(t, publishtest.Options{Vendor: "ec2"})
+	for range 2 {
+		if _, err := p.Publish(t.Context(), img, publish.Public); err != nil {
+			t.Fatal(err)
+		}
+		s := a.Snapshots("us-east-1")[0]
+		if !s.Public {
+			t.Fatal("the snapshot is not public")
+		}
+		a.ChangeSnapshot("us-east-1", s.ID, func(s *awstest.Snapshot) { s.Public = false })
 	}
 }
 

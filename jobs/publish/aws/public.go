@@ -36,7 +36,10 @@ func (p *publication) makePublic(ctx context.Context, region string, at placed) 
 func (p *publication) show(ctx context.Context, region string, at placed) error {
 	_, err := journal.StandingStep(ctx, p.entry, "public "+region, func(ctx context.Context, shown placed) (bool, error) {
 		i, err := p.look(ctx, region, at.Image)
-		return shown == at && i != nil && deref(i.Public), explain(ctx, region, "DescribeImages", err)
+		if err != nil || shown != at || i == nil || !deref(i.Public) {
+			return false, explain(ctx, region, "DescribeImages", err)
+		}
+		return p.snapshotIsPublic(ctx, region, at.Snapshot) // hiding that was cut may have changed it alone
 	}, func(ctx context.Context) (placed, error) {
 		if err := p.showSnapshot(ctx, region, at.Snapshot); err != nil {
 			return at, err
