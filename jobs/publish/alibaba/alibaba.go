@@ -154,7 +154,44 @@ func (p *publication) run(ctx context.Context, stage publish.Stage) (*publish.Pu
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
-	return p.result(have, missing), regions.Failure(missing, of)
+	for region, why := range missing {
+		if have[region], err = p.earlier(ctx, stage, region, have[region], why); err != nil {
+			return nil, err
+		}
+	}
+	return p.result(have), regions.Failure(missing, of)
+}
+
+// arrived has the journal know that an image is whole, for a time at which its region cannot be asked.
+func (p *publication) arrived(ctx context.Context, region, id string) error {
+	_, err := journal.StandingStep(ctx, p.entry, "arrived "+region, func(_ context.Context, known string) (bool, error) { return known == id, nil },
+		func(context.Context) (string, error) { return id, nil })
+	return err
+}
+
+// earlier returns the image that a region which failed has from an earlier call, as far as the journal knows: where the region could not be asked, it is
+// still there, and at stage Public it is where it was public. "" means that there is none. id is what this call saw, "" for nothing.
+func (p *publication) earlier(ctx context.Context, stage publish.Stage, region, id string, why error) (string, error) {
+	if fault.KindOf(why) != fault.Outside {
+		return "", nil
+	}
+	if id == "" {
+		made, _, err := journal.Known[string](ctx, p.entry, "copy "+region)
+		if err != nil {
+			return "", err
+		}
+		if id, _, err = journal.Known[string](ctx, p.entry, "arrived "+region); made != id || err != nil {
+			return "", err
+		}
+	}
+	if stage != publish.Public {
+		return id, nil
+	}
+	shown, _, err := journal.Known[string](ctx, p.entry, "public "+region)
+	if shown != id {
+		return "", err
+	}
+	return id, err
 }
 
 // regions finds the regions to publish in. missing says of each that the target names and that is not there why. The home region must be there.
@@ -187,11 +224,11 @@ func (a *Publisher) regions(ctx context.Context) (usable []string, missing map[s
 	return usable, missing, nil
 }
 
-// result tells what is there in the regions that did not fail.
-func (p *publication) result(there map[string]string, missing map[string]error) *publish.Publication {
+// result tells what is there, by the regions' images.
+func (p *publication) result(there map[string]string) *publish.Publication {
 	out := &publish.Publication{Changed: p.changed.Load(), Place: "Alibaba Cloud account " + p.account}
 	for _, region := range slices.Sorted(maps.Keys(there)) {
-		if missing[region] == nil {
+		if there[region] != "" {
 			out.Uploads = append(out.Uploads, p.img.CloudUpload(provider, region, there[region], familyName(p.img)))
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -188,6 +189,43 @@ func TestOneRegionFails(t *testing.T) {
 	}
 	if got := a.Dump(t); got != want.Dump(t) {
 		t.Errorf("the cloud has\n%swhere it should have\n%s", got, want.Dump(t))
+	}
+}
+
+// TestRegionThatCannotBeAsked: what an earlier run published there stays in the documents. What it did not, and what is not public where that is the stage,
+// does not come into them.
+func TestRegionThatCannotBeAsked(t *testing.T) {
+	for _, row := range []struct {
+		summary       string
+		earlier, then publish.Stage
+		journal       bool // the earlier one's
+		uploads       int
+	}{
+		{"public before", publish.Public, publish.Public, true, 2},
+		{"private before", publish.Private, publish.Private, true, 2},
+		{"private before, public now", publish.Private, publish.Public, true, 1},
+		{"nothing is known", publish.Public, publish.Public, false, 1},
+	} {
+		a, j := newAccount(t, alibabatest.Settings{Regions: twoRegions}), newJournal(t)
+		img := publishtest.Image(t, publishtest.Options{})
+		want, err := a.open(t, j, nil).Publish(t.Context(), img, row.earlier)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Before(func(call string) *alibabatest.Failure {
+			if strings.Contains(call, " "+frankfurt) {
+				return &alibabatest.Failure{Status: 503, Code: "ServiceUnavailable", Message: "later"}
+			}
+			return nil
+		})
+		if !row.journal {
+			j = newJournal(t)
+		}
+		done, err := a.open(t, j, nil).Publish(t.Context(), img, row.then)
+		demandFault(t, err, fault.Outside, "1 of 2 regions failed: eu-central-1: DescribeImages in eu-central-1")
+		if done == nil || len(done.Uploads) != row.uploads || row.uploads == 2 && !reflect.DeepEqual(done.Uploads, want.Uploads) {
+			t.Errorf("%s: the publication is %+v", row.summary, done)
+		}
 	}
 }
 

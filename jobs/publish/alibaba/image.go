@@ -263,8 +263,10 @@ func (p *publication) copy(ctx context.Context, home *ecsImage, region string) (
 	if err != nil {
 		return "", err
 	}
-	_, err = p.settled(ctx, region, id, p.name, made)
-	return id, err
+	if _, err = p.settled(ctx, region, id, p.name, made); err != nil {
+		return "", err
+	}
+	return id, p.arrived(ctx, region, id)
 }
 
 func (p *publication) makeCopy(ctx context.Context, home *ecsImage, region string) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
 // makePublic shows the image in one region to everyone, puts it into its family and deprecates its predecessors, in this order: who starts machines by
@@ -20,7 +21,7 @@ func (p *publication) makePublic(ctx context.Context, region, id string) error {
 		return err
 	}
 	newest := p.newest(family)
-	i, err := p.show(ctx, region, id)
+	i, err := p.shown(ctx, region, id)
 	if err != nil {
 		return err
 	}
@@ -46,6 +47,17 @@ func (p *publication) makePublic(ctx context.Context, region, id string) error {
 	return nil
 }
 
+// shown is show, and has the journal know of it, for a time at which the region cannot be asked.
+func (p *publication) shown(ctx context.Context, region, id string) (*ecsImage, error) {
+	i, err := p.show(ctx, region, id)
+	if err != nil {
+		return nil, err
+	}
+	_, err = journal.StandingStep(ctx, p.entry, "public "+region, func(_ context.Context, shown string) (bool, error) { return shown == id, nil },
+		func(context.Context) (string, error) { return id, nil })
+	return i, err
+}
+
 // show publishes the image as a community image. What is done is asked of ECS alone, as anyone may take it back.
 func (p *publication) show(ctx context.Context, region, id string) (*ecsImage, error) {
 	i, err := p.appears(ctx, region, id)
@@ -62,6 +74,9 @@ func (p *publication) show(ctx context.Context, region, id string) (*ecsImage, e
 		if err := p.tag(ctx, region, "image", id, map[string]string{tagDeprecated: "no", tagHidden: "no"}); err != nil {
 			return nil, err
 		}
+	}
+	if err := p.entry.Forget(ctx, "public "+region); err != nil {
+		return nil, err
 	}
 	if err := p.share(ctx, region, id, true); err != nil {
 		return nil, err

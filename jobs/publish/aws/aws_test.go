@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -257,6 +258,70 @@ func TestRegions(t *testing.T) {
 				t.Errorf("%d snapshots are left in eu-west-1", n)
 			}
 		})
+	}
+}
+
+// TestRegionThatCannotBeAsked: what an earlier run published there stays in the documents. What it did not, and what is not public where that is the stage,
+// does not come into them.
+func TestRegionThatCannotBeAsked(t *testing.T) {
+	signIn(t)
+	for _, row := range []struct {
+		summary       string
+		earlier, then publish.Stage
+		journal       bool   // the earlier one's
+		action        string // that is throttled, "" for all
+		uploads       int
+	}{
+		{"public before", publish.Public, publish.Public, true, "", 2},
+		{"public before, and only parameters fail", publish.Public, publish.Public, true, "GetParameter", 2},
+		{"private before", publish.Private, publish.Private, true, "", 2},
+		{"private before, public now", publish.Private, publish.Public, true, "", 1},
+		{"nothing is known", publish.Public, publish.Public, false, "", 1},
+	} {
+		a, j := newAccount(t, awstest.Settings{Regions: twoRegions}), newJournal(t)
+		img := publishtest.Image(t, publishtest.Options{Vendor: "ec2"})
+		want, err := a.open(t, j, nil).Publish(t.Context(), img, row.earlier)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Before(func(c awstest.Call) *awstest.Failure {
+			if c.Region == "eu-west-1" && (row.action == "" || row.action == c.Action) {
+				return &awstest.Failure{Status: 503, Code: "RequestLimitExceeded", Message: "Request limit exceeded."}
+			}
+			return nil
+		})
+		if !row.journal {
+			j = newJournal(t)
+		}
+		done, err := a.open(t, j, nil).Publish(t.Context(), img, row.then)
+		demandError(t, err, fault.Outside, "1 of 2 regions failed: eu-west-1: ", "later")
+		if done == nil || len(done.Uploads) != row.uploads || row.uploads == 2 && !reflect.DeepEqual(done.Uploads, want.Uploads) {
+			t.Errorf("%s: the publication is %+v", row.summary, done)
+		}
+	}
+}
+
+// TestCopyThatIsNotWhole: what AWS has not finished is in no document.
+func TestCopyThatIsNotWhole(t *testing.T) {
+	signIn(t)
+	a := newAccount(t, awstest.Settings{Regions: twoRegions, Pending: 3})
+	copied := false
+	a.After(func(c awstest.Call) {
+		looked := copied && c.Action == "DescribeImages" && c.Region == "eu-west-1" // so that the step of the copy ends
+		copied = copied || c.Action == "CopyImage"
+		if looked {
+			a.Before(func(c awstest.Call) *awstest.Failure {
+				if c.Region == "eu-west-1" {
+					return &awstest.Failure{Status: 503, Code: "RequestLimitExceeded", Message: "Request limit exceeded."}
+				}
+				return nil
+			})
+		}
+	})
+	p, err := a.publish(t, publishtest.Options{}, publish.Private)
+	demandError(t, err, fault.Outside, "1 of 2 regions failed: eu-west-1: ", "later")
+	if p == nil || len(p.Uploads) != 1 {
+		t.Errorf("the publication is %+v", p)
 	}
 }
 

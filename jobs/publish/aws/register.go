@@ -235,7 +235,11 @@ func (p *publication) copy(ctx context.Context, home placed, region string) (pla
 	if err != nil {
 		return placed{}, err
 	}
-	return p.settled(ctx, region, id, name)
+	at, err := p.settled(ctx, region, id, name)
+	if err != nil {
+		return placed{}, err
+	}
+	return at, p.arrived(ctx, region, id)
 }
 
 // makeCopy returns the image's AMI in the region, and has AWS copy it where there is none. The token makes AWS return the copy that an earlier run

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -107,6 +108,46 @@ func TestOneRegionFails(t *testing.T) {
 	done, err = p.Publish(t.Context(), img, publish.Public)
 	if len(done.Uploads) != 2 || fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), `"vanished"`) {
 		t.Errorf("the second time: %+v, error %v", done, err)
+	}
+}
+
+// TestRegionThatCannotBeAsked: what an earlier run published there stays in the documents. What it did not, and what is not public where that is the stage,
+// does not come into them.
+func TestRegionThatCannotBeAsked(t *testing.T) {
+	for _, row := range []struct {
+		summary       string
+		earlier, then publish.Stage
+		journal       bool // the earlier one's
+		uploads       int
+	}{
+		{"public before", publish.Public, publish.Public, true, 2},
+		{"private before", publish.Private, publish.Private, true, 2},
+		{"public before, private now", publish.Public, publish.Private, true, 2},
+		{"private before, public now", publish.Private, publish.Public, true, 1},
+		{"nothing is known", publish.Public, publish.Public, false, 1},
+	} {
+		f, j := newFake(t), openJournal(t)
+		img := publishtest.Image(t, publishtest.Options{})
+		want := must(f.Publisher(t, &publishtest.Line{}, j).Publish(t.Context(), img, row.earlier))(t)
+		f.Intercept = func(w http.ResponseWriter, r *http.Request, serve func()) {
+			if strings.HasPrefix(r.URL.Path, "/image/south") {
+				http.Error(w, "later", http.StatusServiceUnavailable)
+				return
+			}
+			serve()
+		}
+		if !row.journal {
+			j = openJournal(t)
+		}
+		p := f.Publisher(t, &publishtest.Line{}, j).(*Publisher)
+		p.patience.retries = 2
+		done, err := p.Publish(t.Context(), img, row.then)
+		if fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), "1 of 2 regions failed: region south: ask the image service for its versions: ") {
+			t.Errorf("%s: the error is %v", row.summary, err)
+		}
+		if done == nil || len(done.Uploads) != row.uploads || row.uploads == 2 && !reflect.DeepEqual(done.Uploads, want.Uploads) {
+			t.Errorf("%s: the publication is %+v", row.summary, done)
+		}
 	}
 }
 

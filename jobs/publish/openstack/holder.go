@@ -24,7 +24,7 @@ func (p *Publisher) List(ctx context.Context) ([]holding.Item, error) {
 	}
 	found := make([][]holding.Item, len(regions))
 	err = eachRegion(ctx, regions, func(ctx context.Context, i int, r *region) error {
-		if err := r.demand(); err != nil {
+		if err := r.demand(ctx); err != nil {
 			return err
 		}
 		all, err := r.list(ctx, images.ListOpts{})
@@ -127,7 +127,7 @@ func (p *Publisher) held(ctx context.Context, it holding.Item, wanted holding.St
 		return nil, nil, fault.Inputf("image %s is in region %q, which target %q does not have", it.ID, it.Region, p.target.Name)
 	}
 	r := regions[at]
-	if err := r.demand(); err != nil {
+	if err := r.demand(ctx); err != nil {
 		return nil, nil, err
 	}
 	i, err := r.get(ctx, it.ID)

@@ -110,11 +110,13 @@ func (p *Publisher) Publish(ctx context.Context, img *publish.Image, stage publi
 		id, err := w.publish(ctx, stage)
 		changed[i] = w.changed
 		if err != nil {
-			return err
+			if id = w.earlier(ctx, stage, err); id == "" {
+				return err
+			}
 		}
 		u := img.CloudUpload(provider, r.name, id, familyName(img))
 		uploads[i] = &u
-		return nil
+		return err
 	})
 	publication := &publish.Publication{Place: p.place(), Changed: slices.Contains(changed, true)}
 	for _, u := range uploads {

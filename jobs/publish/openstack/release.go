@@ -25,7 +25,7 @@ func (w *work) release(ctx context.Context, i *images.Image) error {
 			newest = &other
 		}
 	}
-	if err := w.once(ctx, "public "+w.name, i, "publish", w.publicly(i, newest)); err != nil {
+	if err := w.show(ctx, i, w.publicly(i, newest)); err != nil {
 		return err
 	}
 	if newest.ID != i.ID {
@@ -40,6 +40,17 @@ func (w *work) release(ctx context.Context, i *images.Image) error {
 		}
 	}
 	return nil
+}
+
+// show makes the image public. The journal knows of it also where nothing was left to do, for a time at which the region cannot be asked.
+func (w *work) show(ctx context.Context, i *images.Image, changes images.UpdateOpts) error {
+	step := "public " + w.name
+	if len(changes) > 0 {
+		return w.once(ctx, step, i, "publish", changes)
+	}
+	_, err := journal.StandingStep(ctx, w.entry, step, func(_ context.Context, shown string) (bool, error) { return shown == i.ID, nil },
+		func(context.Context) (string, error) { return i.ID, nil })
+	return err
 }
 
 // once changes an image and writes that to the journal. What the image is decides, not the journal.

@@ -38,7 +38,8 @@ type session struct {
 type region struct {
 	*session
 	name   string
-	images *gophercloud.ServiceClient
+	images *gophercloud.ServiceClient // nil where there is none
+	why    error                      // there is none
 }
 
 // regions returns those that the target names.
@@ -63,17 +64,20 @@ func (p *Publisher) regions(ctx context.Context) ([]*region, error) {
 		at := s.endpoint
 		at.Region = name
 		// A region that is gone fails by itself, in its turn.
-		if regions[i].images, err = openstack.NewImageV2(s.client, at); err != nil {
+		if regions[i].images, regions[i].why = openstack.NewImageV2(s.client, at); regions[i].why != nil {
 			regions[i].images = nil
 		}
 	}
 	return regions, nil
 }
 
-// demand returns an error where the catalog does not have the region.
-func (r *region) demand() error {
-	if r.images != nil {
+// demand returns an error where the catalog does not have the region, or its image service does not answer.
+func (r *region) demand(ctx context.Context) error {
+	switch {
+	case r.images != nil:
 		return nil
+	case slices.Contains(r.available, r.name):
+		return r.explain(ctx, "ask the image service for its versions", r.why)
 	}
 	return fault.WithHint(fault.Inputf("the cloud has no image service in region %q; it has %s", r.name, strings.Join(r.available, ", ")),
 		"correct the target's regions, or take the region out where the cloud closed it")

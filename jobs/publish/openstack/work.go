@@ -42,7 +42,7 @@ type made struct {
 
 // publish returns the image's identifier.
 func (w *work) publish(ctx context.Context, stage publish.Stage) (string, error) {
-	if err := w.demand(); err != nil {
+	if err := w.demand(ctx); err != nil {
 		return "", err
 	}
 	found, err := w.find(ctx)
@@ -68,6 +68,22 @@ func (w *work) publish(ctx context.Context, stage publish.Stage) (string, error)
 		err = w.release(ctx, found)
 	}
 	return found.ID, err
+}
+
+// earlier returns the image that the region has from an earlier call, as far as the journal knows: where the region could not be asked, it is still
+// there, and at stage Public it is where it was public. "" means that there is none, or that the journal does not tell.
+func (w *work) earlier(ctx context.Context, stage publish.Stage, why error) string {
+	if fault.KindOf(why) != fault.Outside {
+		return ""
+	}
+	have, known, err := journal.Known[made](ctx, w.entry, "image "+w.name)
+	if !known || err != nil || stage != publish.Public {
+		return have.ID
+	}
+	if shown, _, err := journal.Known[string](ctx, w.entry, "public "+w.name); err != nil || shown != have.ID {
+		return ""
+	}
+	return have.ID
 }
 
 // have is the step that brings the image to Glance. Where the journal says that it did and Glance has lost the image, it is done anew.
@@ -335,6 +351,9 @@ func (w *work) verify(ctx context.Context, i *images.Image, have made) error {
 	}
 	if i.Visibility == images.ImageVisibilityPrivate && i.Hidden {
 		if err := w.remove(ctx, i); err != nil {
+			return err
+		}
+		if err := w.entry.Forget(ctx, "image "+w.name); err != nil {
 			return err
 		}
 		return fault.Outsidef("image %s has %s %s in the cloud, where what was sent has %s; it was deleted again", i.ID, algorithm, value, want)
