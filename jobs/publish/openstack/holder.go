@@ -103,6 +103,9 @@ func (p *Publisher) retire(ctx context.Context, it holding.Item, state holding.S
 	if err == nil && len(changes) > 0 {
 		_, err = images.Update(ctx, r.images, i.ID, changes).Extract()
 	}
+	if gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
+		return nil
+	}
 	return r.explain(ctx, fmt.Sprintf("have image %s %s", i.ID, state), err)
 }
 
@@ -131,7 +134,7 @@ func (p *Publisher) held(ctx context.Context, it holding.Item, wanted holding.St
 		return nil, nil, err
 	}
 	i, err := r.get(ctx, it.ID)
-	if gophercloud.ResponseCodeIs(err, http.StatusNotFound) && wanted == "" {
+	if gophercloud.ResponseCodeIs(err, http.StatusNotFound) {
 		return r, nil, nil
 	}
 	if err != nil {

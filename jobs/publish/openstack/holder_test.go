@@ -1,6 +1,9 @@
 package openstack
 
 import (
+	"context"
+	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -52,8 +55,67 @@ func retire(t *testing.T, p *Publisher) {
 			t.Fatal(err)
 		}
 	}
+	for _, do := range []func(context.Context, holding.Item) error{p.Deprecate, p.Hide} {
+		if err := do(t.Context(), it); err != nil {
+			t.Errorf("retiring an image that is gone: %v", err)
+		}
+	}
 	if it := one(); it.ID != "" {
 		t.Errorf("a deleted image is still there: %+v", it)
+	}
+}
+
+// TestHiddenComesBack publishes what pruning had hidden, once as the newest and once as one that has a successor.
+func TestHiddenComesBack(t *testing.T) {
+	for _, row := range []struct {
+		summary   string
+		successor bool
+		state     holding.State
+	}{{"the newest", false, holding.Current}, {"one with a successor", true, holding.Deprecated}} {
+		f := newFake(t)
+		f.target.Regions = []string{"north"}
+		p := f.Publisher(t, &publishtest.Line{}, openJournal(t)).(*Publisher)
+		img := publishtest.Image(t, publishtest.Options{})
+		must(p.Publish(t.Context(), img, publish.Public))(t)
+		if row.successor {
+			must(p.Publish(t.Context(), publishtest.Image(t, publishtest.Options{Version: "20260815-1", Seed: 2}), publish.Public))(t)
+		}
+		find := func() holding.Item {
+			t.Helper()
+			all := must(p.List(t.Context()))(t)
+			return all[slices.IndexFunc(all, func(it holding.Item) bool { return it.Version == "20260814-1" })]
+		}
+		if err := p.Hide(t.Context(), find()); err != nil {
+			t.Fatal(err)
+		}
+		if done := must(p.Publish(t.Context(), img, publish.Public))(t); !done.Changed {
+			t.Errorf("%s: it says that it changed nothing", row.summary)
+		}
+		it, i := find(), f.Regions["north"].Images()[0]
+		if it.State != row.state || !it.Public || !i.Protected || i.Hidden != row.successor || slices.Contains(i.Tags, latest) == row.successor {
+			t.Errorf("%s: the image is %+v, %+v", row.summary, it, i)
+		}
+		if done := must(p.Publish(t.Context(), img, publish.Public))(t); done.Changed {
+			t.Errorf("%s: once more changes something", row.summary)
+		}
+	}
+}
+
+// TestGoneInBetween: what vanishes after it was looked at is no error either.
+func TestGoneInBetween(t *testing.T) {
+	f := newFake(t)
+	f.target.Regions = []string{"north"}
+	p := f.Publisher(t, &publishtest.Line{}, openJournal(t)).(*Publisher)
+	must(p.Publish(t.Context(), publishtest.Image(t, publishtest.Options{}), publish.Public))(t)
+	it := must(p.List(t.Context()))(t)[0]
+	f.Intercept = func(_ http.ResponseWriter, r *http.Request, serve func()) {
+		if r.Method == "PATCH" {
+			f.Regions["north"].Delete(it.ID)
+		}
+		serve()
+	}
+	if err := p.Deprecate(t.Context(), it); err != nil {
+		t.Error(err)
 	}
 }
 

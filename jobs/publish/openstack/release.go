@@ -3,6 +3,7 @@ package openstack
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 )
 
 // release makes the image public and, where it is the newest of its family, the one that is listed. Its predecessors are hidden from
-// lists after that: there is always one that people find.
+// lists after that: there is always one that people find. An image that pruning hid comes back as if it had never been retired; one that is
+// deprecated only is public, and stays so.
 func (w *work) release(ctx context.Context, i *images.Image) error {
 	family, err := w.family(ctx)
 	if err != nil {
@@ -84,16 +86,19 @@ func listed(i *images.Image) bool {
 // publicly is what makes an image public: as the newest, or as one that has a successor from the start.
 func (w *work) publicly(i, newest *images.Image) images.UpdateOpts {
 	var changes images.UpdateOpts
-	if visibility := images.ImageVisibility(w.settings.visibility); i.Visibility != visibility && mark(i, markHidden) == "" {
+	if mark(i, markHidden) != "" {
+		changes, i = unretired(i)
+	}
+	if visibility := images.ImageVisibility(w.settings.visibility); i.Visibility != visibility {
 		changes = append(changes, images.UpdateVisibility{Visibility: visibility})
 	}
-	if !i.Protected && mark(i, markHidden) == "" {
+	if !i.Protected {
 		changes = append(changes, images.ReplaceImageProtected{NewProtected: true})
 	}
 	switch {
 	case newest.ID != i.ID:
 		changes = append(changes, deprecate(i, newest.Name, time.Now())...)
-	case mark(i, markDeprecated) != "" || mark(i, markHidden) != "": // it was retired, and that is not undone in passing
+	case mark(i, markDeprecated) != "": // that is not undone in passing
 	default:
 		if i.Hidden {
 			changes = append(changes, images.ReplaceImageHidden{NewHidden: false})
@@ -103,6 +108,20 @@ func (w *work) publicly(i, newest *images.Image) images.UpdateOpts {
 		}
 	}
 	return changes
+}
+
+// unretired is what takes the marks of its retirement off an image, and the image without them.
+func unretired(i *images.Image) (images.UpdateOpts, *images.Image) {
+	var changes images.UpdateOpts
+	fresh := *i
+	fresh.Properties = maps.Clone(i.Properties)
+	for _, name := range []string{markDeprecated, markHidden, markReplacedBy} {
+		if _, there := i.Properties[name]; there {
+			changes = append(changes, images.UpdateImageProperty{Op: images.RemoveOp, Name: name})
+			delete(fresh.Properties, name)
+		}
+	}
+	return changes, &fresh
 }
 
 // deprecate is what takes an image out of lists, with the name of its successor.
