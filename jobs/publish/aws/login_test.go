@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -89,8 +90,11 @@ func TestWhoami(t *testing.T) {
 		{"all rights", nil},
 		{"some are missing", []string{"ec2:CopyImage", "ec2:EnableImageDeprecation", "ec2:DeleteSnapshot", "ebs:CompleteSnapshot", "ssm:GetParameter"}},
 	} {
-		a := newAccount(t, awstest.Settings{Denied: row.denied})
+		a := newAccount(t, awstest.Settings{Regions: []string{"us-east-1"}})
+		a.demand(t, publishtest.Options{Version: "20260813-1", Seed: 9}, publish.Private) // an image of ours to try rights with
+		a.Set(func(s *awstest.Settings) { s.Denied = row.denied })
 		a.Block("us-east-1", "block-new-sharing", "")
+		before := a.Dump(t)
 		who, err := a.open(t, nil, nil).Whoami(t.Context())
 		if err != nil || who.Account != testAccount || who.Principal != "arn:aws:iam::123456789012:user/publisher" || !who.Until.IsZero() {
 			t.Errorf("%s: %+v: %v", row.summary, who, err)
@@ -98,13 +102,59 @@ func TestWhoami(t *testing.T) {
 		if fmt.Sprint(who.Missing) != fmt.Sprint(row.denied) {
 			t.Errorf("%s: missing are %v", row.summary, who.Missing)
 		}
-		if len(a.Images("us-east-1"))+len(a.Snapshots("us-east-1"))+len(a.Parameters("us-east-1")) != 0 {
-			t.Errorf("%s: it left something behind", row.summary)
+		if a.Dump(t) != before {
+			t.Errorf("%s: it changed something", row.summary)
 		}
 		a.Forget()
 		a.demandAgreement(t, row.denied)
 		if a.Count("DisableImageBlockPublicAccess") > 1 {
 			t.Errorf("%s: it lifted the block", row.summary)
+		}
+	}
+}
+
+// TestWhoamiOfANewAccount: where there is no image of ours, a right that is bound to them cannot be told from one that is missing.
+func TestWhoamiOfANewAccount(t *testing.T) {
+	signIn(t)
+	a := newAccount(t, awstest.Settings{Regions: []string{"us-east-1"}, Denied: []string{"ec2:DescribeRegions", "ec2:DeleteSnapshot"}})
+	who, err := a.open(t, nil, nil).Whoami(t.Context())
+	want := []string{"ec2:DescribeRegions", "ec2:DeleteSnapshot (or it is bound to images of ours, and there is none to try it with)"}
+	if err != nil || !slices.Equal(who.Missing, want) || a.Dump(t) != "\n" {
+		t.Errorf("missing are %q, %v, and there is %q", who.Missing, err, a.Dump(t))
+	}
+}
+
+// TestWhoamiThatCannotAsk: what AWS does not answer is neither held nor missing.
+func TestWhoamiThatCannotAsk(t *testing.T) {
+	signIn(t)
+	for _, row := range []struct {
+		summary string
+		times   int // that the call is refused
+		code    string
+		kind    fault.Kind
+		want    string // of the error, "" for none
+	}{
+		{"throttled for a while", 3, "RequestLimitExceeded", 0, ""},
+		{"throttled all the time", 999, "RequestLimitExceeded", fault.Outside, "whether the credentials have the right ec2:CopyImage could not be asked: ec2:CopyImage in us-east-1: AWS refuses the calls as too many"},
+		{"an outage", 999, "InternalError", fault.Outside, "whether the credentials have the right ec2:CopyImage could not be asked: "},
+		{"an expired session", 999, "ExpiredToken", fault.Outside, "the credentials are expired"},
+		{"something new", 999, "Surprise", fault.Work, "could not be asked: ec2:CopyImage in us-east-1: Surprise"},
+	} {
+		a := newAccount(t, awstest.Settings{})
+		left := row.times
+		a.Before(func(c awstest.Call) *awstest.Failure {
+			if left--; c.Action != "CopyImage" || left < 0 {
+				left++
+				return nil
+			}
+			return &awstest.Failure{Status: map[bool]int{true: 503, false: 400}[row.kind == fault.Outside], Code: row.code, Message: "no"}
+		})
+		who, err := a.open(t, nil, nil).Whoami(t.Context())
+		if len(who.Missing) != 0 {
+			t.Errorf("%s: missing are %v", row.summary, who.Missing)
+		}
+		if row.want == "" && (err != nil || left != 0) || row.want != "" && (err == nil || fault.KindOf(err) != row.kind || !strings.Contains(err.Error(), row.want)) {
+			t.Errorf("%s: the error is %v, of kind %v", row.summary, err, fault.KindOf(err))
 		}
 	}
 }

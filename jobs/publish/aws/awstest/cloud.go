@@ -33,6 +33,7 @@ type Settings struct {
 	PublicImages int           // quota of public images a region; 0 means no limit
 	Snapshots    int           // quota of snapshots a region; 0 means no limit
 	Denied       []string      // calls that the principal has no right to, as "ec2:CopyImage"
+	Policy       *Policy       // what the principal has a right to; nil means everything
 	Skew         time.Duration // what the cloud's clock is ahead of ours
 	NoDate       bool          // answers carry no time of the cloud
 	Latency      time.Duration // of each call

@@ -112,6 +112,9 @@ func (c *Cloud) admit(r *request) *Failure {
 	if slices.Contains(s.Denied, r.call.Service+":"+r.call.Action) {
 		return denied(r)
 	}
+	if s.Policy != nil && r.call.Service != "sts" {
+		return c.authorize(r, s.Policy)
+	}
 	return nil
 }
 
