@@ -174,8 +174,16 @@ func (s *session) dropDisk(ctx context.Context, name string) error {
 	return s.persist(ctx, "delete disk "+name, func() error {
 		poller, err := s.disks.BeginDelete(ctx, s.group, name, nil)
 		_, err = wait(ctx, s, poller, err)
-		return err
+		return unlessGone(err)
 	})
+}
+
+// unlessGone is the error of a deletion: what is gone already is none.
+func unlessGone(err error) error {
+	if notFound(err) {
+		return nil
+	}
+	return err
 }
 
 // persist tries again what a conflict keeps from being done.
@@ -183,10 +191,10 @@ func (s *session) persist(ctx context.Context, doing string, do func() error) er
 	for n := int32(0); ; n++ {
 		err := do()
 		switch {
-		case err == nil, notFound(err):
+		case err == nil:
 			return nil
 		case status(err) != http.StatusConflict || n == s.patience.retries:
-			return s.explain(ctx, doing, err)
+			return s.explainWrite(ctx, doing, err)
 		}
 		if err := pause.For(ctx, s.patience.pause<<min(n, 4)); err != nil {
 			return err

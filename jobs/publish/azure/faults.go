@@ -3,6 +3,7 @@ package azure
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -65,6 +66,16 @@ func (s *session) explain(ctx context.Context, doing string, err error) error {
 		return fault.Inputf("%s: Azure refuses: %s", doing, text)
 	}
 	return fault.Outsidef("%s: Azure does not do it now: %s", doing, text)
+}
+
+// explainWrite is explain for what is written anew: where Azure does not find it, or what it is made of, someone deleted that in between. Such an
+// error is still one of notFound.
+func (s *session) explainWrite(ctx context.Context, doing string, err error) error {
+	if !notFound(err) || ctx.Err() != nil || code(err) == "SubscriptionNotFound" {
+		return s.explain(ctx, doing, err)
+	}
+	gone := fault.Reword(err, fmt.Sprintf("%s: it was there and is gone, or what it is made of is: %s", doing, said(err)))
+	return fault.WithHint(&fault.Error{Kind: fault.Outside, Err: gone}, "someone deleted it meanwhile: run the same command again")
 }
 
 // explainLogin makes one sentence of a failed login.

@@ -1,9 +1,12 @@
 package azure
 
 import (
+	"context"
+	"net/http"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -219,6 +222,11 @@ func retire(t *testing.T, p *Publisher) {
 			t.Fatal(err)
 		}
 	}
+	for _, do := range []func(context.Context, holding.Item) error{p.Deprecate, p.Hide} {
+		if err := do(t.Context(), it); err != nil {
+			t.Errorf("retiring a version that is gone: %v", err)
+		}
+	}
 	if it := one(); it.ID != "" {
 		t.Errorf("a deleted version is still there: %+v", it)
 	}
@@ -283,6 +291,75 @@ func TestMatches(t *testing.T) {
 	} {
 		if got := matchesAny([]string{row.pattern}, "Microsoft.Compute/disks/read"); got != row.want {
 			t.Errorf("%q: %v", row.pattern, got)
+		}
+	}
+}
+
+// before calls do once, before the first request of a method to a path with that ending is delivered.
+type before struct {
+	http.RoundTripper
+	method, ending string
+	do             func()
+	done           sync.Once
+}
+
+func (b *before) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == b.method && strings.HasSuffix(r.URL.Path, b.ending) {
+		b.done.Do(b.do)
+	}
+	return b.RoundTripper.RoundTrip(r)
+}
+
+// through returns a publisher whose requests go through b.
+func (f *fake) through(t *testing.T, b *before, j *journal.Journal) *Publisher {
+	t.Helper()
+	b.RoundTripper = f.Transport()
+	p, err := New(f.target, j, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.patience = hasty
+	return p
+}
+
+// TestVersionThatVanishes: what someone deleted between two requests is not told as published, and is no error where it was to be retired.
+func TestVersionThatVanishes(t *testing.T) {
+	f := newFake(t)
+	img := testImage(t, publishtest.Options{})
+	drop := func() { f.Drop(definition, number) }
+	for _, row := range []struct {
+		summary string
+		do      func(*Publisher) error
+	}{
+		{"when it is made public", func(p *Publisher) error {
+			done, err := p.Publish(t.Context(), img, publish.Public)
+			if done != nil {
+				t.Errorf("it is told as published: %+v", done)
+			}
+			return err
+		}},
+		{"when it is copied to a region more", func(p *Publisher) error {
+			p.target.Regions = append(slices.Clone(f.target.Regions), "southeastasia")
+			_, err := p.Publish(t.Context(), img, publish.Private)
+			return err
+		}},
+	} {
+		f.publishOnce(t, img, publish.Private)
+		err := row.do(f.through(t, &before{method: "PUT", ending: "/versions/" + number, do: drop}, openJournal(t)))
+		if fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), "version "+number+" of "+definition+": it was there and is gone") || !strings.Contains(fault.HintOf(err), "run the same command again") {
+			t.Errorf("%s: the error is %v, of kind %v, hint %q", row.summary, err, fault.KindOf(err), fault.HintOf(err))
+		}
+	}
+	for _, name := range []string{"deprecate", "hide"} {
+		f.publishOnce(t, img, publish.Public)
+		p := f.through(t, &before{method: "PUT", ending: "/versions/" + number, do: drop}, nil)
+		all, err := p.List(t.Context())
+		if err != nil || len(all) != 1 {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		do := map[string]func(context.Context, holding.Item) error{"deprecate": p.Deprecate, "hide": p.Hide}[name]
+		if err := do(t.Context(), all[0]); err != nil || len(f.Versions()) != 0 {
+			t.Errorf("%s: %v, left %+v", name, err, f.Versions())
 		}
 	}
 }

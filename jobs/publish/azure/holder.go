@@ -52,7 +52,7 @@ func (s *session) listVersions(ctx context.Context, definition string) ([]holdin
 	return all, nil
 }
 
-// item describes a version as pruning sees it. A version that failed, or is being made, is a Blob: it is no image yet.
+// item describes a version as pruning sees it. One that failed, or is being made, refers to the disk that it is made of.
 func item(v *armcompute.GalleryImageVersion) holding.Item {
 	it := holding.Item{
 		ID: deref(v.ID), Name: deref(v.Tags[tagName]), Kind: holding.Image, Provider: provider, State: holding.Current,
@@ -133,16 +133,13 @@ func (p *Publisher) retire(ctx context.Context, it holding.Item, state holding.S
 	if err != nil {
 		return err
 	}
-	if v == nil {
-		return fault.Inputf("%s is gone", it.ID)
-	}
-	if item(v).State == state {
+	if v == nil || item(v).State == state {
 		return nil
 	}
 	if err := demandState(it, item(v)); err != nil {
 		return err
 	}
-	return s.change(ctx, "have "+string(state), v, change(v))
+	return unlessGone(s.change(ctx, "have "+string(state), v, change(v)))
 }
 
 // Delete removes the version in all its regions, or the disk.
@@ -161,7 +158,7 @@ func (p *Publisher) Delete(ctx context.Context, it holding.Item) error {
 	return s.persist(ctx, "delete version "+number+" of "+definition, func() error {
 		poller, err := s.versions.BeginDelete(ctx, s.group, s.gallery, definition, number, nil)
 		_, err = wait(ctx, s, poller, err)
-		return err
+		return unlessGone(err)
 	})
 }
 

@@ -40,7 +40,7 @@ func (w *work) release(ctx context.Context, v *armcompute.GalleryImageVersion) e
 		if deref(other.Tags[tagVersion]) == mine || !shown(other) {
 			continue
 		}
-		if err := w.deprecate(ctx, other, mine); err != nil {
+		if err := w.deprecate(ctx, other, mine); unlessGone(err) != nil {
 			return err
 		}
 	}
@@ -105,7 +105,8 @@ func deprecated(v *armcompute.GalleryImageVersion, successor string, now time.Ti
 	return wanted
 }
 
-// change writes a version of the gallery anew. A conflict, as while it is copied to a region, is waited out.
+// change writes a version of the gallery anew. A conflict, as while it is copied to a region, is waited out. Where the version is gone, the error
+// is one of notFound.
 func (s *session) change(ctx context.Context, doing string, v *armcompute.GalleryImageVersion, wanted armcompute.GalleryImageVersion) error {
 	definition, number := partsOf(deref(v.ID))
 	return s.persist(ctx, doing+" version "+number+" of "+definition, func() error {

@@ -129,7 +129,7 @@ func (w *work) put(ctx context.Context, doing string, wanted armcompute.GalleryI
 	poller, err := w.versions.BeginCreateOrUpdate(ctx, w.group, w.gallery, w.definition, w.number, wanted, nil)
 	if err != nil {
 		if status(err) != http.StatusConflict { // someone else is at it: then it is waited for
-			return nil, w.explain(ctx, w.what(doing), err)
+			return nil, w.explainWrite(ctx, w.what(doing), err)
 		}
 	} else if _, err = wait(ctx, w.session, poller, nil); ctx.Err() != nil {
 		return nil, context.Cause(ctx)
