@@ -363,3 +363,43 @@ func TestVersionThatVanishes(t *testing.T) {
 		}
 	}
 }
+
+// TestHiddenComesBack publishes what pruning had hidden, once as the newest and once as one that has a successor.
+func TestHiddenComesBack(t *testing.T) {
+	for _, row := range []struct {
+		summary   string
+		successor bool
+		state     holding.State
+	}{{"the newest", false, holding.Current}, {"one with a successor", true, holding.Deprecated}} {
+		f := newFake(t)
+		img := testImage(t, publishtest.Options{})
+		f.publishOnce(t, img, publish.Public)
+		if row.successor {
+			f.publishOnce(t, testImage(t, publishtest.Options{Version: "20260815-1", Seed: 2}), publish.Public)
+		}
+		p := f.publisher(t, &publishtest.Line{}, openJournal(t))
+		find := func() holding.Item {
+			t.Helper()
+			all, err := p.List(t.Context())
+			at := slices.IndexFunc(all, func(it holding.Item) bool { return it.Version == "20260814-1" })
+			if err != nil || at < 0 {
+				t.Fatalf("%s: %+v, %v", row.summary, all, err)
+			}
+			return all[at]
+		}
+		if err := p.Hide(t.Context(), find()); err != nil {
+			t.Fatal(err)
+		}
+		done, err := p.Publish(t.Context(), img, publish.Public)
+		if err != nil || !done.Changed {
+			t.Errorf("%s: %+v, %v", row.summary, done, err)
+		}
+		v := f.Versions()[0]
+		if it := find(); it.State != row.state || !it.Public || v.ExcludeFromLatest != row.successor || (v.EndOfLife != "") != row.successor {
+			t.Errorf("%s: the version is %+v, %+v", row.summary, it, v)
+		}
+		if done, err := p.Publish(t.Context(), img, publish.Public); err != nil || done.Changed {
+			t.Errorf("%s: once more: %+v, %v", row.summary, done, err)
+		}
+	}
+}

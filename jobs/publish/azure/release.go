@@ -12,7 +12,8 @@ import (
 )
 
 // release includes the version in "latest" where it is the newest of its family, and excludes its predecessors from it after that, with the
-// end of their life: there is always one that "latest" leads to.
+// end of their life: there is always one that "latest" leads to. One that was hidden comes back as if it had never been retired; one that is
+// deprecated only is public, and stays so.
 func (w *work) release(ctx context.Context, v *armcompute.GalleryImageVersion) error {
 	family, err := w.family(ctx)
 	if err != nil {
@@ -25,11 +26,15 @@ func (w *work) release(ctx context.Context, v *armcompute.GalleryImageVersion) e
 			newest = deref(other.Tags[tagVersion])
 		}
 	}
+	hidden := deref(v.Tags[tagHidden]) != ""
 	if newest != mine {
+		if hidden {
+			v = unretired(v)
+		}
 		return w.deprecate(ctx, v, newest)
 	}
-	if !shown(v) && retired(v) == "" {
-		wanted := writable(v)
+	if hidden || !shown(v) && retired(v) == "" {
+		wanted := writable(unretired(v))
 		wanted.Properties.PublishingProfile.ExcludeFromLatest = ref(false)
 		err := w.once(ctx, "public", func(ctx context.Context) error { return w.change(ctx, "publish", v, wanted) })
 		if err != nil {
@@ -72,6 +77,18 @@ func shown(v *armcompute.GalleryImageVersion) bool {
 // retired tells since when a version is deprecated, "" where it is not.
 func retired(v *armcompute.GalleryImageVersion) string {
 	return cmp.Or(deref(v.Tags[tagHidden]), deref(v.Tags[tagDeprecated]))
+}
+
+// unretired is a version without what tells that it was deprecated or hidden.
+func unretired(v *armcompute.GalleryImageVersion) *armcompute.GalleryImageVersion {
+	properties, profile, fresh := *v.Properties, *v.Properties.PublishingProfile, *v
+	profile.EndOfLifeDate = nil
+	properties.PublishingProfile = &profile
+	fresh.Properties, fresh.Tags = &properties, maps.Clone(v.Tags)
+	for _, tag := range []string{tagDeprecated, tagHidden, tagReplacedBy} {
+		delete(fresh.Tags, tag)
+	}
+	return &fresh
 }
 
 // deprecate takes a version out of "latest" for good.
