@@ -53,7 +53,7 @@ func TestDiskOnTheSDKsFake(t *testing.T) {
 	}
 	p := &Publisher{group: azuretest.ResourceGroup, gallery: azuretest.Gallery, patience: patience{pause: time.Millisecond, retries: 4}}
 	w := &work{session: &session{Publisher: p, disks: disks}, img: testImage(t, publishtest.Options{Arch: "arm64"}), home: "westeurope"}
-	d, err := w.createDisk(t.Context(), "one")
+	d, err := w.createDisk(t.Context(), "one", "someone")
 	if err != nil || deref(d.ID) != "/disks/one" {
 		t.Fatalf("made %+v: %v", d, err)
 	}

@@ -41,6 +41,7 @@ type patience struct {
 	pause   time.Duration // before the first retry, and between two looks
 	retries int32         // of a request
 	arrival time.Duration // until a version is in all regions
+	upload  time.Duration // of someone else's incomplete disk, after which nobody is at work on it any more
 }
 
 // New returns a Publisher for t, whose Account is the subscription, and whose settings are "resource-group", "gallery" and, where they
@@ -62,7 +63,7 @@ func New(t target.Target, j *journal.Journal, transport http.RoundTripper) (*Pub
 	}
 	p := &Publisher{
 		target: t, journal: j, transport: transport, group: values[0], gallery: values[1],
-		patience: patience{pause: 5 * time.Second, retries: 8, arrival: 3 * time.Hour},
+		patience: patience{pause: 5 * time.Second, retries: 8, arrival: 3 * time.Hour, upload: time.Hour},
 	}
 	return p, nil
 }

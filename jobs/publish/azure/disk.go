@@ -5,17 +5,20 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/pageblob"
+	"github.com/google/uuid"
 	"github.com/minio/crc64nvme"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
 const (
@@ -25,15 +28,22 @@ const (
 )
 
 // disk returns the identifier of a managed disk with the image in it. One that an earlier process left incomplete is deleted: a page
-// blob does not tell which of its pages are from a write that was cut, or from an image that was altered.
+// blob does not tell which of its pages are from a write that was cut, or from an image that was altered. One of another journal may be
+// at work at this moment, so it is left alone as long as an upload may take.
 func (w *work) disk(ctx context.Context) (string, error) {
 	name := diskName(w.img)
+	maker, err := w.maker(ctx)
+	if err != nil {
+		return "", err
+	}
 	have, err := w.disks.Get(ctx, w.group, name, nil)
 	switch {
 	case err == nil && deref(have.Tags[tagDigest]) != w.img.Digest.String():
 		return "", fault.WithHint(fault.Inputf("disk %s in resource group %s is not of debcloud", name, w.group), "delete it, or publish to another resource group")
 	case err == nil && deref(have.Tags[tagUploaded]) != "":
 		return *have.ID, nil
+	case err == nil && deref(have.Tags[tagMaker]) != maker && time.Since(madeAt(&have.Disk)) < w.patience.upload:
+		return "", w.busy(name, madeAt(&have.Disk).Add(w.patience.upload))
 	case err == nil:
 		if err := w.dropDisk(ctx, name); err != nil {
 			return "", err
@@ -43,15 +53,34 @@ func (w *work) disk(ctx context.Context) (string, error) {
 	}
 	var id string
 	err = w.once(ctx, "disk", func(ctx context.Context) error {
-		id, err = w.upload(ctx, name)
+		id, err = w.upload(ctx, name, maker)
 		return err
 	})
 	return id, err
 }
 
+// maker is a word by which a disk is known as made with this journal, in this run or an earlier one.
+func (w *work) maker(ctx context.Context) (string, error) {
+	return journal.Step(ctx, w.entry, "maker", func(context.Context, bool) (string, error) { return uuid.NewString(), nil })
+}
+
+// madeAt is when a disk was made, the zero time where Azure does not say.
+func madeAt(d *armcompute.Disk) time.Time {
+	if d.Properties == nil {
+		return time.Time{}
+	}
+	return deref(d.Properties.TimeCreated)
+}
+
+// busy tells that a disk is someone else's until then.
+func (w *work) busy(name string, until time.Time) error {
+	return fault.WithHint(fault.Outsidef("disk %s in resource group %s is not complete: another publisher, with another journal, is at work on it, or was killed", name, w.group),
+		"wait for the other publisher; where there is none, run the same command again after %s, then the disk is made anew, or delete it", until.UTC().Truncate(time.Minute).Add(time.Minute).Format("2006-01-02 15:04 MST"))
+}
+
 // upload makes the disk and fills it.
-func (w *work) upload(ctx context.Context, name string) (string, error) {
-	made, err := w.createDisk(ctx, name)
+func (w *work) upload(ctx context.Context, name, maker string) (string, error) {
+	made, err := w.createDisk(ctx, name, maker)
 	if err != nil {
 		return "", err
 	}
@@ -78,13 +107,15 @@ func (w *work) upload(ctx context.Context, name string) (string, error) {
 	return deref(made.ID), nil
 }
 
-func (w *work) createDisk(ctx context.Context, name string) (*armcompute.Disk, error) {
+func (w *work) createDisk(ctx context.Context, name, maker string) (*armcompute.Disk, error) {
 	arch, err := architecture(w.img.Build.Data.Info.Arch)
 	if err != nil {
 		return nil, err
 	}
+	incomplete := tags(w.img)
+	incomplete[tagMaker] = &maker
 	poller, err := w.disks.BeginCreateOrUpdate(ctx, w.group, name, armcompute.Disk{
-		Location: &w.home, Tags: tags(w.img),
+		Location: &w.home, Tags: incomplete,
 		SKU: &armcompute.DiskSKU{Name: ref(armcompute.DiskStorageAccountTypesStandardLRS)},
 		Properties: &armcompute.DiskProperties{
 			OSType:           ref(armcompute.OperatingSystemTypesLinux),
@@ -96,6 +127,9 @@ func (w *work) createDisk(ctx context.Context, name string) (*armcompute.Disk, e
 		},
 	}, nil)
 	made, err := wait(ctx, w.session, poller, err)
+	if status(err) == http.StatusConflict && ctx.Err() == nil {
+		return nil, w.busy(name, time.Now().Add(w.patience.upload))
+	}
 	return &made.Disk, w.explain(ctx, "make disk "+name, err)
 }
 
@@ -132,7 +166,8 @@ func (w *work) writePages(ctx context.Context, address string) error {
 
 func (w *work) explainPage(ctx context.Context, err error) error {
 	if status(err) == http.StatusForbidden {
-		return fault.Outsidef("write to the disk: the grant has ended: %s", said(err))
+		return fault.WithHint(fault.Outsidef("write to the disk: the grant has ended, after %d hours or because another publisher of the image deleted the disk: %s", grantTime/3600, said(err)),
+			"run the same command again, when no other publisher is at work on the image")
 	}
 	return w.explain(ctx, "write to the disk", err)
 }

@@ -403,3 +403,48 @@ func TestHiddenComesBack(t *testing.T) {
 		}
 	}
 }
+
+// TestTwoMachines: a publisher with another journal leaves a disk alone that is being filled, says so, and takes over when nobody can be at work on it
+// any more. One with the same journal does so at once.
+func TestTwoMachines(t *testing.T) {
+	f := newFake(t)
+	img := testImage(t, publishtest.Options{})
+	open := func(j *journal.Journal) *Publisher {
+		p := f.publisher(t, &publishtest.Line{}, j)
+		p.patience.upload = time.Hour
+		return p
+	}
+	demandBusy := func(when string) {
+		t.Helper()
+		_, err := open(openJournal(t)).Publish(t.Context(), img, publish.Private)
+		if fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), "another publisher, with another journal, is at work on it, or was killed") || !strings.Contains(fault.HintOf(err), "run the same command again after ") {
+			t.Errorf("%s: the error is %v, hint %q", when, err, fault.HintOf(err))
+		}
+	}
+	first := f.through(t, &before{method: "PUT", ending: "/blobs/" + diskName(img), do: func() { demandBusy("while the first one sends pages") }}, openJournal(t))
+	if _, err := first.Publish(t.Context(), img, publish.Private); err != nil {
+		t.Fatalf("the first one: %v", err)
+	}
+	for _, row := range []struct {
+		summary string
+		resume  func(*journal.Journal) *journal.Journal
+	}{
+		{"with its journal", func(j *journal.Journal) *journal.Journal { return j }},
+		{"after a while", func(*journal.Journal) *journal.Journal {
+			demandBusy("just after the first one was killed")
+			f.AgeDisks(time.Hour)
+			return openJournal(t)
+		}},
+	} {
+		f.Drop(definition, number)
+		j := openJournal(t)
+		ctx, kill := context.WithCancel(t.Context())
+		b := &before{method: "PUT", ending: "/blobs/" + diskName(img), do: kill}
+		if _, err := f.through(t, b, j).Publish(ctx, img, publish.Private); err == nil || len(f.Disks()) != 1 {
+			t.Fatalf("%s: it was not killed: %v, %v", row.summary, err, f.Disks())
+		}
+		if _, err := open(row.resume(j)).Publish(t.Context(), img, publish.Private); err != nil || len(f.Disks()) != 0 {
+			t.Errorf("%s: %v, left %v", row.summary, err, f.Disks())
+		}
+	}
+}

@@ -21,6 +21,7 @@ const (
 	tagType       = "debcloud-type"
 	tagVersion    = "debcloud-version"
 	tagUploaded   = "debcloud-uploaded" // of a disk: all its pages are there
+	tagMaker      = "debcloud-maker"    // of a disk that is not complete: what the journal of its maker has
 	tagDeprecated = "debcloud-deprecated-at"
 	tagHidden     = "debcloud-hidden-at"
 	tagReplacedBy = "debcloud-replaced-by" // version of the successor

@@ -347,6 +347,16 @@ func (c *Cloud) Drop(definition, name string) {
 	delete(c.versions, definition+"/"+name)
 }
 
+// AgeDisks has all disks be older by some time.
+func (c *Cloud) AgeDisks(by time.Duration) {
+	c.Lock()
+	defer c.Unlock()
+	for _, d := range c.disks {
+		made, _ := time.Parse(time.RFC3339, d.text("properties.timeCreated")) // putDisk wrote it
+		d.properties()["timeCreated"] = made.Add(-by).Format(time.RFC3339)
+	}
+}
+
 // SetTag changes a tag of a version, and removes it where the value is "".
 func (c *Cloud) SetTag(definition, name, tag, value string) {
 	c.Lock()
