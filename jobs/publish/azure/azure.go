@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -139,6 +140,7 @@ type work struct {
 	home       string   // region of the gallery, where the image is uploaded to
 	wanted     []string // regions of the target that the subscription has, home first
 	unknown    []string // those that it does not have
+	unlisted   bool     // the credentials may not list the subscription's regions: all names are taken as known
 	definition string   // name of the image definition: the family
 	number     string   // name of the version
 }
@@ -164,10 +166,15 @@ func (w *work) place(ctx context.Context, regions []string) error {
 	w.home = normal(deref(g.Location))
 	all := slices.Equal(regions, []string{"*"})
 	known, err := w.locations(ctx)
-	if status(err) == http.StatusForbidden && !all { // then Azure says of each version what is wrong
-		known, err = normalAll(regions), nil
-	}
-	if err != nil {
+	refused := status(err) == http.StatusForbidden && ctx.Err() == nil
+	switch {
+	case refused && all:
+		return fault.WithHint(fault.Inputf("the subscription's regions, which the target means by \"*\", cannot be listed: the credentials lack %s: %s", listRegions, said(err)),
+			"give it to them on the subscription, as README.md of jobs/publish/azure says, or name the regions in the target")
+	case refused:
+		slog.WarnContext(ctx, "the credentials may not list the subscription's regions, so one that it does not have would keep all from being published", "missing", listRegions, "subscription", w.target.Account)
+		known, w.unlisted = normalAll(regions), true
+	case err != nil:
 		return w.explain(ctx, "list the subscription's regions", err)
 	}
 	if all {

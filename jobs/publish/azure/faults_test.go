@@ -2,7 +2,9 @@ package azure
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -65,7 +67,7 @@ func TestWhatGoesWrong(t *testing.T) {
 		{"another subscription than the credentials'", func(_ *testing.T, f *fake) { f.target.Account = "12345678-0000-0000-0000-000000000000" },
 			fault.Input, "the credentials know no subscription 12345678", "correct the target's account"},
 		{"a right is missing", func(_ *testing.T, f *fake) {
-			f.Permissions = slices.DeleteFunc(slices.Clone(needed), func(a string) bool { return strings.HasSuffix(a, "versions/write") })
+			f.Permissions, f.OnSubscription = slices.DeleteFunc(slices.Clone(needed), func(a string) bool { return strings.HasSuffix(a, "versions/write") }), nil
 		}, fault.Input, "may not do this: 403 AuthorizationFailed", "whoami"},
 		{"pages do not arrive as they were sent", func(_ *testing.T, f *fake) { f.Damage = 999 },
 			fault.Outside, "do not arrive as they were sent: 400 Crc64Mismatch", ""},
@@ -139,10 +141,28 @@ func TestEveryRegion(t *testing.T) {
 	}
 }
 
+// TestRegionsThatCannotBeListed: all names are taken as known then, and where Azure does not know one, the error says how that comes.
 func TestRegionsThatCannotBeListed(t *testing.T) {
-	f := newFake(t)
-	f.NoLocations = true
-	f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Private)
+	for _, row := range []struct {
+		summary string
+		regions []string
+		want    string // in the error, "" for none
+		hint    string
+	}{
+		{"all are there", []string{"westeurope", "eastus"}, "", ""},
+		{"one vanished", []string{"westeurope", "atlantis"}, "The target region 'atlantis' is not available", "take it out; it would have been found and left out if the credentials had " + listRegions},
+		{"all that there are", []string{"*"}, "cannot be listed: the credentials lack " + listRegions, "on the subscription"},
+	} {
+		t.Run(row.summary, func(t *testing.T) {
+			f := newFake(t)
+			f.Permissions, f.OnSubscription = needed, nil
+			f.target.Regions = row.regions
+			_, err := f.publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), testImage(t, publishtest.Options{}), publish.Private)
+			if row.want == "" && err != nil || row.want != "" && (fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), row.want) || !strings.Contains(fault.HintOf(err), row.hint)) {
+				t.Errorf("the error is %v, hint %q", err, fault.HintOf(err))
+			}
+		})
+	}
 }
 
 func TestDeletionsThatConflict(t *testing.T) {
@@ -156,21 +176,63 @@ func TestDeletionsThatConflict(t *testing.T) {
 
 func TestWhoami(t *testing.T) {
 	f := newFake(t)
-	f.Permissions = []string{"Microsoft.Compute/galleries/*", "Microsoft.Compute/disks/*/action", "Microsoft.Compute/disks/read"}
-	who, err := f.publisher(t, &publishtest.Line{}, nil).Whoami(t.Context())
-	want := []string{"Microsoft.Compute/disks/write", "Microsoft.Compute/disks/delete"}
-	if err != nil || who.Account != azuretest.Subscription || !strings.Contains(who.Principal, azuretest.Client) || !who.Until.Equal(time.Unix(4102444800, 0)) || !slices.Equal(who.Missing, want) {
-		t.Errorf("%+v, %v", who, err)
+	for _, row := range []struct {
+		summary                     string
+		permissions, onSubscription []string
+		want                        []string
+	}{
+		{"two are missing", []string{"Microsoft.Compute/galleries/*", "Microsoft.Compute/disks/*/action", "Microsoft.Compute/disks/read", "Microsoft.Authorization/*"}, []string{listRegions},
+			[]string{"Microsoft.Compute/disks/write", "Microsoft.Compute/disks/delete"}},
+		{"regions on the group only", append(slices.Clone(needed), listRegions), nil, []string{listRegions + " on the subscription"}},
+		{"nothing can be asked", nil, nil, []string{listRegions + " on the subscription", "Microsoft.Authorization/permissions/read (without it the others cannot be asked)"}},
+	} {
+		f.Permissions, f.OnSubscription = row.permissions, row.onSubscription
+		who, err := f.publisher(t, &publishtest.Line{}, nil).Whoami(t.Context())
+		if err != nil || who.Account != azuretest.Subscription || !strings.Contains(who.Principal, azuretest.Client) || !who.Until.Equal(time.Unix(4102444800, 0)) || !slices.Equal(who.Missing, row.want) {
+			t.Errorf("%s: %+v, %v", row.summary, who, err)
+		}
 	}
 }
 
-// TestRoleOfREADME publishes and prunes with the rights that README.md asks for, and no others.
-func TestRoleOfREADME(t *testing.T) {
+// roles are the actions of the roles in README.md, in its order.
+func roles(t *testing.T) (all [][]string) {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range strings.Split(string(text), "--role-definition '")[1:] {
+		document, _, _ := strings.Cut(part, "'")
+		var role struct{ Actions []string }
+		if err := json.Unmarshal([]byte(document), &role); err != nil {
+			t.Fatalf("%v in %s", err, document)
+		}
+		all = append(all, role.Actions)
+	}
+	return all
+}
+
+// TestRolesOfREADME publishes and prunes with the rights that README.md gives, and no others; a region that vanished is reported and left out.
+func TestRolesOfREADME(t *testing.T) {
+	given := roles(t)
+	if len(given) != 2 || !slices.Equal(slices.Sorted(slices.Values(given[0])), slices.Sorted(slices.Values(needed))) || !slices.Equal(given[1], []string{listRegions}) {
+		t.Fatalf("README.md gives %q, and needed are %q and %s", given, needed, listRegions)
+	}
 	f := newFake(t)
-	f.Permissions = needed
-	f.NoLocations = true
-	f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Public)
+	f.Permissions, f.OnSubscription = given[0], given[1]
+	f.target.Regions = append(f.target.Regions, "atlantis")
+	if who, err := f.publisher(t, &publishtest.Line{}, nil).Whoami(t.Context()); err != nil || len(who.Missing) != 0 {
+		t.Errorf("whoami: %+v, %v", who, err)
+	}
+	done, err := f.publisher(t, &publishtest.Line{}, openJournal(t)).Publish(t.Context(), testImage(t, publishtest.Options{}), publish.Public)
+	if done == nil || len(done.Uploads) != 2 || fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), "1 of 3 regions failed: region atlantis: the subscription does not have it") {
+		t.Fatalf("published %+v, error %v", done, err)
+	}
 	retire(t, f.publisher(t, &publishtest.Line{}, nil))
+	f.target.Regions = []string{"*"}
+	if done := f.publishOnce(t, testImage(t, publishtest.Options{}), publish.Private); len(done.Uploads) != len(f.Locations) {
+		t.Errorf("%d uploads", len(done.Uploads))
+	}
 }
 
 func TestClientSecret(t *testing.T) {
@@ -235,7 +297,7 @@ func retire(t *testing.T, p *Publisher) {
 // TestOrphanDisk lists and deletes the disk of a publication that was never taken up again.
 func TestOrphanDisk(t *testing.T) {
 	f := newFake(t)
-	f.Permissions = slices.DeleteFunc(slices.Clone(needed), func(a string) bool { return strings.HasSuffix(a, "versions/write") })
+	f.Permissions, f.OnSubscription = slices.DeleteFunc(slices.Clone(needed), func(a string) bool { return strings.HasSuffix(a, "versions/write") }), nil
 	p := f.publisher(t, &publishtest.Line{}, openJournal(t))
 	if _, err := p.Publish(t.Context(), testImage(t, publishtest.Options{}), publish.Private); err == nil {
 		t.Fatal("published without the right to")

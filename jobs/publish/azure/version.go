@@ -129,7 +129,7 @@ func (w *work) put(ctx context.Context, doing string, wanted armcompute.GalleryI
 	poller, err := w.versions.BeginCreateOrUpdate(ctx, w.group, w.gallery, w.definition, w.number, wanted, nil)
 	if err != nil {
 		if status(err) != http.StatusConflict { // someone else is at it: then it is waited for
-			return nil, w.explainWrite(ctx, w.what(doing), err)
+			return nil, w.explainPut(ctx, w.what(doing), err)
 		}
 	} else if _, err = wait(ctx, w.session, poller, nil); ctx.Err() != nil {
 		return nil, context.Cause(ctx)
@@ -145,6 +145,15 @@ func (w *work) put(ctx context.Context, doing string, wanted armcompute.GalleryI
 		return nil, w.explain(ctx, w.what(doing), err)
 	}
 	return v, nil
+}
+
+// explainPut is explainWrite, and tells of a region that the subscription may not have: one alone has Azure refuse them all.
+func (w *work) explainPut(ctx context.Context, doing string, err error) error {
+	explained := w.explainWrite(ctx, doing, err)
+	if w.unlisted && status(err) == http.StatusBadRequest && ctx.Err() == nil {
+		return fault.WithHint(explained, "if the target names a region that the subscription does not have, take it out; it would have been found and left out if the credentials had %s on the subscription", listRegions)
+	}
+	return explained
 }
 
 // targets are the regions that the version should be in: those that it is in, and those of the target.

@@ -14,13 +14,17 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 )
 
-// needed are the rights that publishing and pruning take, as role definitions name them; README.md has a role with them.
+// listRegions is the right to list the subscription's regions, which only a role on the subscription gives; README.md has one.
+const listRegions = "Microsoft.Resources/subscriptions/locations/read"
+
+// needed are the rights on the resource group that publishing and pruning take, as role definitions name them; README.md has a role with them.
 var needed = []string{
 	"Microsoft.Compute/galleries/read",
 	"Microsoft.Compute/galleries/images/read", "Microsoft.Compute/galleries/images/write",
 	"Microsoft.Compute/galleries/images/versions/read", "Microsoft.Compute/galleries/images/versions/write", "Microsoft.Compute/galleries/images/versions/delete",
 	"Microsoft.Compute/disks/read", "Microsoft.Compute/disks/write", "Microsoft.Compute/disks/delete",
 	"Microsoft.Compute/disks/beginGetAccess/action", "Microsoft.Compute/disks/endGetAccess/action",
+	"Microsoft.Authorization/permissions/read",
 }
 
 // Whoami implements publish.Identifier. Until is the end of a CI job's id token; tokens of a secret or a certificate are renewed.
@@ -40,16 +44,30 @@ func (p *Publisher) Whoami(ctx context.Context) (publish.Identity, error) {
 			who.Until = time.Unix(exp, 0)
 		}
 	}
+	who.Missing, err = s.missing(ctx)
+	return who, err
+}
+
+// missing tells which of the rights the credentials lack. Those on the resource group Azure lists; listing regions is tried, as a role on
+// the group that names it does not give it.
+func (s *session) missing(ctx context.Context) ([]string, error) {
+	var all []string
+	_, err := s.locations(ctx)
+	switch {
+	case status(err) == http.StatusForbidden:
+		all = append(all, listRegions+" on the subscription")
+	case err != nil:
+		return nil, s.explain(ctx, "list the subscription's regions", err)
+	}
 	var permissions struct {
 		Value []struct{ Actions, NotActions []string }
 	}
 	err = s.get(ctx, s.scope()+"/providers/Microsoft.Authorization/permissions", "2022-04-01", &permissions)
 	if status(err) == http.StatusForbidden {
-		who.Missing = []string{"Microsoft.Authorization/permissions/read (without it the others cannot be asked)"}
-		return who, nil
+		return append(all, "Microsoft.Authorization/permissions/read (without it the others cannot be asked)"), nil
 	}
 	if err != nil {
-		return who, s.explain(ctx, "ask for permissions on resource group "+s.group, err)
+		return nil, s.explain(ctx, "ask for permissions on resource group "+s.group, err)
 	}
 	for _, action := range needed {
 		allowed := false
@@ -57,10 +75,10 @@ func (p *Publisher) Whoami(ctx context.Context) (publish.Identity, error) {
 			allowed = allowed || matchesAny(p.Actions, action) && !matchesAny(p.NotActions, action)
 		}
 		if !allowed {
-			who.Missing = append(who.Missing, action)
+			all = append(all, action)
 		}
 	}
-	return who, nil
+	return all, nil
 }
 
 type claims struct {

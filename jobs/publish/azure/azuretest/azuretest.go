@@ -36,8 +36,9 @@ type Cloud struct {
 	sync.Mutex
 	// Locations are the subscription's regions; the gallery is in the first.
 	Locations []string
-	// Permissions are what the login may do, as a role definition lists them.
-	Permissions []string
+	// Permissions are what the login may do on the resource group, as a role definition lists them, and OnSubscription what it may do on the
+	// subscription, and so on the group, too.
+	Permissions, OnSubscription []string
 	// Polls is how many looks an operation takes.
 	Polls int
 	// Conflicts is how many deletions of a disk answer 409 before one works.
@@ -46,8 +47,6 @@ type Cloud struct {
 	Broken []string
 	// Quota is how many versions the gallery may have; 0: as many as it likes.
 	Quota int
-	// NoLocations tells that the login may not list the subscription's regions.
-	NoLocations bool
 	// Expired tells that the login service refuses every login.
 	Expired bool
 	// Discard tells that pages are checked and not kept, but for the footer.
@@ -113,7 +112,7 @@ func refuse(status int, code, format string, args ...any) *refusal {
 // New starts a cloud, which stops at the end of the test.
 func New(t testing.TB) *Cloud {
 	c := &Cloud{
-		Locations: []string{"westeurope", "eastus", "southeastasia"}, Permissions: []string{"*"}, Polls: 1,
+		Locations: []string{"westeurope", "eastus", "southeastasia"}, Permissions: []string{"*"}, OnSubscription: []string{"*"}, Polls: 1,
 		tokens: map[string]bool{}, disks: map[string]*disk{}, definitions: map[string]resource{}, versions: map[string]*version{}, operations: map[string]*operation{},
 	}
 	c.server = httptest.NewTLSServer(c)
@@ -191,8 +190,8 @@ func (c *Cloud) manage(w http.ResponseWriter, r *http.Request) {
 // route answers, or returns why it does not.
 func (c *Cloud) route(w http.ResponseWriter, r *http.Request, parts []string) *refusal {
 	switch {
-	case len(parts) == 1 && parts[0] == "locations" && c.NoLocations:
-		return refuse(403, "AuthorizationFailed", "The client '%s' does not have authorization to perform action 'Microsoft.Resources/subscriptions/locations/read'.", Client)
+	case len(parts) == 1 && parts[0] == "locations" && !allows(c.OnSubscription, "Microsoft.Resources/subscriptions/locations/read"):
+		return refuse(403, "AuthorizationFailed", "The client '%s' does not have authorization to perform action 'Microsoft.Resources/subscriptions/locations/read' over scope '/subscriptions/%s' or the scope is invalid.", Client, Subscription)
 	case len(parts) == 1 && parts[0] == "locations":
 		var all []any
 		for _, l := range c.Locations {
@@ -213,7 +212,12 @@ func (c *Cloud) route(w http.ResponseWriter, r *http.Request, parts []string) *r
 	}
 	parts = parts[3:]
 	if strings.Join(parts, "/") == "Microsoft.Authorization/permissions" {
-		answer(w, 200, map[string]any{"value": []any{map[string]any{"actions": c.Permissions, "notActions": []string{}}}})
+		if x := c.demandAction("Microsoft.Authorization/permissions/read"); x != nil {
+			return x
+		}
+		answer(w, 200, map[string]any{"value": []any{
+			map[string]any{"actions": c.Permissions, "notActions": []string{}}, map[string]any{"actions": c.OnSubscription, "notActions": []string{}},
+		}})
 		return nil
 	}
 	if parts[0] != "Microsoft.Compute" || len(parts) < 2 {
@@ -245,10 +249,18 @@ func (c *Cloud) demandPermission(method string, parts []string) *refusal {
 	if method == "POST" {
 		action = strings.Join([]string{"Microsoft.Compute/disks", parts[len(parts)-1], "action"}, "/")
 	}
-	for _, p := range c.Permissions {
-		if p == "*" || p == action || strings.HasSuffix(p, "/*") && strings.HasPrefix(action, strings.TrimSuffix(p, "*")) {
-			return nil
-		}
+	return c.demandAction(action)
+}
+
+func allows(actions []string, action string) bool {
+	return slices.ContainsFunc(actions, func(p string) bool {
+		return p == "*" || p == action || strings.HasSuffix(p, "/*") && strings.HasPrefix(action, strings.TrimSuffix(p, "*"))
+	})
+}
+
+func (c *Cloud) demandAction(action string) *refusal {
+	if allows(c.Permissions, action) || allows(c.OnSubscription, action) {
+		return nil
 	}
 	return refuse(403, "AuthorizationFailed", "The client '%s' does not have authorization to perform action '%s' over scope '/subscriptions/%s/resourceGroups/%s' or the scope is invalid.", Client, action, Subscription, ResourceGroup)
 }
