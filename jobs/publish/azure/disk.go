@@ -164,8 +164,9 @@ func (w *work) writePages(ctx context.Context, address string) error {
 	return put(ctx, size, footer(size, w.img.Digest, w.img.Version.Time()))
 }
 
+// explainPage takes care not to be of kind fault.Input where the disk may be another publisher's by now: upload deletes a disk that has a wrong image.
 func (w *work) explainPage(ctx context.Context, err error) error {
-	if status(err) == http.StatusForbidden {
+	if n := status(err); n == http.StatusForbidden || n == http.StatusNotFound {
 		return fault.WithHint(fault.Outsidef("write to the disk: the grant has ended, after %d hours or because another publisher of the image deleted the disk: %s", grantTime/3600, said(err)),
 			"run the same command again, when no other publisher is at work on the image")
 	}

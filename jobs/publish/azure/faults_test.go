@@ -487,6 +487,16 @@ func TestTwoMachines(t *testing.T) {
 	if _, err := first.Publish(t.Context(), img, publish.Private); err != nil {
 		t.Fatalf("the first one: %v", err)
 	}
+	f.Drop(definition, number)
+	slow := f.through(t, &before{method: "PUT", ending: "/blobs/" + diskName(img), do: func() {
+		f.AgeDisks(time.Hour)
+		if _, err := open(openJournal(t)).Publish(t.Context(), img, publish.Private); err != nil {
+			t.Errorf("one that takes over: %v", err)
+		}
+	}}, openJournal(t))
+	if _, err := slow.Publish(t.Context(), img, publish.Private); fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), "because another publisher of the image deleted the disk") || len(f.Versions()) != 1 {
+		t.Errorf("one that is too slow: the error is %v, left %+v", err, f.Versions())
+	}
 	for _, row := range []struct {
 		summary string
 		resume  func(*journal.Journal) *journal.Journal
