@@ -44,6 +44,9 @@ type fake struct {
 	fails    map[string]string // operation kind → code of its error
 	idToken  string            // that the token service takes; "" for fakeIDToken
 	conflict int               // so many setIamPolicy find that someone else was quicker
+	spoil    bool              // objects arrive with other bytes than were sent
+	// sourceFirst has insert look for the object before it looks whether the name is taken.
+	sourceFirst bool
 	// bucket, where it is set, opens objects that lie elsewhere than in objects.
 	bucket func(name string) (io.ReadCloser, error)
 }
@@ -63,6 +66,7 @@ type fakeObject struct {
 type fakeSession struct {
 	object storageObject
 	data   []byte
+	done   *fakeObject
 }
 
 type fakeOp struct {
@@ -355,12 +359,13 @@ func (f *fake) insert(w http.ResponseWriter, body []byte) {
 		refuse(w, 400, "invalid", "Invalid value: %s", wrong)
 		return
 	}
-	if f.images[i.Name] != nil {
+	taken := f.images[i.Name] != nil
+	if taken && !f.sourceFirst {
 		refuse(w, 409, "alreadyExists", "The resource '%s' already exists", i.Name)
 		return
 	}
 	object, err := f.open(strings.TrimPrefix(i.RawDisk.Source, "https://storage.googleapis.com/"+fakeBucket+"/"))
-	if err != nil {
+	if err != nil || taken {
 		refuse(w, 404, "notFound", "no object %s: %v", i.RawDisk.Source, err)
 		return
 	}
@@ -474,16 +479,25 @@ func (f *fake) chunk(w http.ResponseWriter, r *http.Request, body []byte, id str
 	} else {
 		total = m[1]
 	}
+	if s.done != nil { // its end is asked for again
+		reply(w, s.done.storageObject)
+		return
+	}
 	if total == strconv.Itoa(len(s.data)) {
 		if f.objects[s.object.Name] != nil {
 			refuse(w, 412, "conditionNotMet", "%s exists", s.object.Name)
 			return
 		}
+		if f.spoil {
+			s.data[0]++
+		}
 		o := &fakeObject{storageObject: s.object, data: s.data}
+		f.last++
+		o.Generation = number(f.last)
 		o.Size = number(len(s.data))
 		o.CRC32C = base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, crc32.Checksum(s.data, crc32.MakeTable(crc32.Castagnoli))))
 		o.TimeCreated = time.Now().Format(time.RFC3339)
-		f.objects[o.Name] = o
+		f.objects[o.Name], s.done = o, o
 		reply(w, o.storageObject)
 		return
 	}
@@ -512,6 +526,10 @@ func (f *fake) object(w http.ResponseWriter, r *http.Request, escaped string) {
 	case http.MethodGet:
 		reply(w, o.storageObject)
 	case http.MethodDelete:
+		if g := r.URL.Query().Get("ifGenerationMatch"); g != "" && g != strconv.FormatInt(int64(o.Generation), 10) {
+			refuse(w, 412, "conditionNotMet", "%s has generation %d", name, o.Generation)
+			return
+		}
 		delete(f.objects, name)
 		w.WriteHeader(http.StatusNoContent)
 	}

@@ -152,33 +152,31 @@ func traitsOf(arch string) (traits, error) {
 	return traits{}, fault.Inputf("Google has no machines of architecture %q", arch)
 }
 
-// bring makes the image unless it is there. What the journal remembers and the cloud does not have is forgotten.
+// bring makes the image unless it is there. The journal names the steps; what is done is asked of Google alone.
 func (w *work) bring(ctx context.Context) error {
 	there, err := w.find(ctx)
 	if err != nil {
 		return err
 	}
+	want, err := w.wanted()
+	if err != nil {
+		return err
+	}
 	if there == nil {
-		if err := w.entry.Forget(ctx, "image", "public"); err != nil {
+		if err := w.entry.Forget(ctx, "public"); err != nil {
 			return err
 		}
 		if err := w.upload(ctx); err != nil {
 			return err
 		}
 	}
-	if _, err := journal.Step(ctx, w.entry, "image", func(ctx context.Context, _ bool) (string, error) {
-		return w.name, w.insert(ctx, there)
-	}); err != nil {
+	if _, err := journal.StandingStep(ctx, w.entry, "image", func(context.Context, string) (bool, error) {
+		if there == nil || there.Status != "READY" {
+			return false, nil
+		}
+		return true, want.demand(there) // someone may have changed it since
+	}, func(ctx context.Context) (string, error) { return w.name, w.insert(ctx, there, want) }); err != nil {
 		return err
-	}
-	if there != nil && there.Status == "READY" { // the journal does not know what someone changed since
-		want, err := w.wanted()
-		if err != nil {
-			return err
-		}
-		if err := want.demand(there); err != nil {
-			return err
-		}
 	}
 	return w.deleteObject(ctx, w.object())
 }
@@ -234,20 +232,19 @@ func (w *work) upload(ctx context.Context) error {
 }
 
 // insert makes the image of the object, waits until it is ready, and compares what Google says of it with what was asked for.
-func (w *work) insert(ctx context.Context, there *computeImage) error {
-	want, err := w.wanted()
-	if err != nil {
-		return err
-	}
+func (w *work) insert(ctx context.Context, there, want *computeImage) error {
 	if there == nil {
 		w.changed = true
 		err := w.do(ctx, "make image "+w.name, http.MethodPost, w.endpoint.compute+"/images", nil, want)
 		if err != nil && !isStatus(err, http.StatusConflict) {
-			return err
+			if err = w.refused(ctx, err); err != nil {
+				return err
+			}
 		}
 	}
 	for {
-		if there, err = w.find(ctx); err != nil {
+		there, err := w.find(ctx)
+		if err != nil {
 			return err
 		}
 		if there == nil {
@@ -260,6 +257,22 @@ func (w *work) insert(ctx context.Context, there *computeImage) error {
 			return err
 		}
 	}
+}
+
+// refused judges why no image could be made. Another publisher, of another journal, may have made it of the object that both share, and have taken the object
+// away. nil says that the image is there.
+func (w *work) refused(ctx context.Context, why error) error {
+	if fault.KindOf(why) != fault.Input {
+		return why
+	}
+	if there, err := w.find(ctx); err != nil || there != nil {
+		return err
+	}
+	if object, err := w.findObject(ctx, w.object()); err != nil || object != nil {
+		return cmp.Or(err, why)
+	}
+	return fault.WithHint(fault.Outsidef("another publisher is at work on %s, or someone deletes what lies in bucket %s: object %s is gone: %w", w.name, w.bucket, w.object(), why),
+		"run the same command again")
 }
 
 // wanted is the image as it is asked for. It has no family: a family leads to its newest image, even where nobody may see that.

@@ -33,6 +33,7 @@ type storageObject struct {
 	Size        number            `json:"size,omitempty"`
 	CRC32C      string            `json:"crc32c,omitempty"`
 	TimeCreated string            `json:"timeCreated,omitempty"`
+	Generation  number            `json:"generation,omitempty"` // of what lies under the name: each time it is written it has another one
 }
 
 // gigabytes rounds a size up to a whole GiB, as Google demands of disk.raw. What is added is a hole.
@@ -78,7 +79,10 @@ func (w *work) sendObject(ctx context.Context) error {
 		return err
 	}
 	up := &resumable{work: w, ctx: ctx, crc: crc32.New(crc32.MakeTable(crc32.Castagnoli)), buffer: make([]byte, 0, w.chunk)}
-	if err := up.start(); err != nil {
+	if err := up.start(); isStatus(err, http.StatusPreconditionFailed) {
+		_, err := w.findObject(ctx, w.object())
+		return err // where it is ours, another publisher's upload has ended since it was looked for
+	} else if err != nil {
 		return err
 	}
 	if err := w.pack(ctx, up, extents); err != nil {
@@ -231,21 +235,43 @@ func received(h http.Header) int64 {
 }
 
 func (u *resumable) finish() error {
+	sent := u.sent + int64(len(u.buffer))
 	err := u.put(true)
-	if isStatus(err, http.StatusPreconditionFailed) { // an earlier try ended it and never learned that
-		u.done, err = u.findObject(u.ctx, u.object())
+	// Google advises CRC32C for this, and its MD5 would cost more than all else that is done with a byte.
+	crc := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, u.crc.Sum32()))
+	if isStatus(err, http.StatusPreconditionFailed) {
+		return u.overtaken(number(sent), crc)
 	}
 	if err != nil {
 		return err
 	}
-	if u.done == nil {
-		return fault.Outsidef("object %s is not there after it was uploaded", u.object())
+	if u.done.CRC32C != crc || u.done.Size != number(sent) {
+		lost := u.deleteGeneration(u.done)
+		return errors.Join(fault.Outsidef("object %s arrived with %d bytes and CRC32C %s, and %d bytes with %s were sent", u.object(), u.done.Size, u.done.CRC32C, sent, crc), lost)
 	}
-	// Google advises CRC32C for this, and its MD5 would cost more than all else that is done with a byte.
-	crc := base64.StdEncoding.EncodeToString(binary.BigEndian.AppendUint32(nil, u.crc.Sum32()))
-	if u.done.CRC32C != crc || u.done.Size != number(u.sent) {
-		lost := u.deleteObject(u.ctx, u.object())
-		return errors.Join(fault.Outsidef("object %s arrived with %d bytes and CRC32C %s, and %d bytes with %s were sent", u.object(), u.done.Size, u.done.CRC32C, u.sent, crc), lost)
+	return nil
+}
+
+// overtaken judges what another publisher, of another journal, put under the name while this one sent. It may be making the image of that, so nothing
+// of it is deleted.
+func (u *resumable) overtaken(size number, crc string) error {
+	there, err := u.findObject(u.ctx, u.object())
+	if err != nil {
+		return err
+	}
+	if there == nil || there.Size == size && there.CRC32C == crc { // nil: the image was made of it, or its publisher will say why not
+		return nil
+	}
+	return fault.WithHint(fault.Outsidef("another publisher is at work on %s: its object %s has %d bytes and CRC32C %s, and %d bytes with %s were sent", u.name, u.object(), there.Size, there.CRC32C, size, crc),
+		"run the same command again when it is done")
+}
+
+// deleteGeneration removes an object that this run made, and not what another one put in its place.
+func (u *resumable) deleteGeneration(o *storageObject) error {
+	query := url.Values{"ifGenerationMatch": {fmt.Sprint(int64(o.Generation))}}
+	err := u.call(u.ctx, http.MethodDelete, u.endpoint.storage+"/"+url.PathEscape(o.Name), query, nil, nil)
+	if err != nil && !isStatus(err, http.StatusNotFound, http.StatusPreconditionFailed) {
+		return u.explain("delete object "+o.Name, err)
 	}
 	return nil
 }
