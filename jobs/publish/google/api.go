@@ -126,7 +126,7 @@ func (p *Publisher) send(ctx context.Context, r request) (*answer, error) {
 			}
 			return nil, fault.Outsidef("Google does not answer: %w", withoutURL(err))
 		}
-		if err := pause.For(ctx, p.pause<<min(try, 6)); err != nil {
+		if err := pause.For(ctx, p.patience.Poll<<min(try, 6)); err != nil {
 			return nil, err
 		}
 	}

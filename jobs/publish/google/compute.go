@@ -93,14 +93,20 @@ func (p *Publisher) do(ctx context.Context, doing, method, address string, query
 	if err := p.call(ctx, method, address, query, in, &op); err != nil {
 		return p.explain(doing, err)
 	}
-	for op.Status != "DONE" {
-		if err := pause.For(ctx, p.pause/10); err != nil {
-			return err
+	done, err := p.patience.Until(ctx, p.patience.operation, func() (bool, error) {
+		if op.Status == "DONE" {
+			return true, nil
 		}
 		// Google holds this request back until the operation ends, two minutes at most.
-		if err := p.call(ctx, http.MethodPost, p.endpoint.compute+"/operations/"+op.Name+"/wait", nil, nil, &op); err != nil {
-			return p.explain(doing, err)
-		}
+		err := p.call(ctx, http.MethodPost, p.endpoint.compute+"/operations/"+op.Name+"/wait", nil, nil, &op)
+		return op.Status == "DONE", err
+	})
+	if err != nil {
+		return p.explain(doing, err)
+	}
+	if !done {
+		return fault.WithHint(fault.Outsidef("%s: Google's operation %s is still %s after %s", doing, op.Name, op.Status, p.patience.operation),
+			"run the same command again; gcloud compute operations describe %s --global --project %s says what holds it up", op.Name, p.project)
 	}
 	if op.Error == nil || len(op.Error.Errors) == 0 {
 		return nil
@@ -141,18 +147,28 @@ const (
 	everyone = "allAuthenticatedUsers"
 )
 
+// policyOf reads the policy of an image.
+func (p *Publisher) policyOf(ctx context.Context, name string) (policy, error) {
+	var there policy
+	// Version 3 shows bindings with conditions; an older one would lose them.
+	err := p.call(ctx, http.MethodGet, p.endpoint.compute+"/images/"+name+"/getIamPolicy", url.Values{"optionsRequestedPolicyVersion": {"3"}}, nil, &there)
+	if err != nil {
+		return nil, p.explain("read the policy of image "+name, err)
+	}
+	return there, nil
+}
+
 // setPublic gives everyone the right to use an image, or takes it, and leaves the rest of the policy alone. It tells whether the policy
 // was another one before.
 func (p *Publisher) setPublic(ctx context.Context, name string, public bool) (changed bool, err error) {
 	address := p.endpoint.compute + "/images/" + name
 	for range tries {
-		var there policy
-		// Version 3 shows bindings with conditions; an older one would lose them.
-		if err := p.call(ctx, http.MethodGet, address+"/getIamPolicy", url.Values{"optionsRequestedPolicyVersion": {"3"}}, nil, &there); err != nil {
-			if !public && isStatus(err, http.StatusNotFound) {
-				return false, nil
-			}
-			return false, p.explain("read the policy of image "+name, err)
+		there, err := p.policyOf(ctx, name)
+		if !public && isStatus(err, http.StatusNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
 		}
 		wanted, changes, err := there.with(public)
 		if err != nil || !changes {
@@ -166,7 +182,7 @@ func (p *Publisher) setPublic(ctx context.Context, name string, public bool) (ch
 		if !isStatus(err, http.StatusConflict, http.StatusPreconditionFailed) { // someone else changed it meanwhile
 			return true, p.explain("make image "+name+" public", err)
 		}
-		if err := pause.For(ctx, p.pause); err != nil {
+		if err := pause.For(ctx, p.patience.Poll); err != nil {
 			return true, err
 		}
 	}

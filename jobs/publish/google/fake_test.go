@@ -44,6 +44,9 @@ type fake struct {
 	fails    map[string]string // operation kind → code of its error
 	idToken  string            // that the token service takes; "" for fakeIDToken
 	conflict int               // so many setIamPolicy find that someone else was quicker
+	lag      int               // so many listings do not show a new image
+	stuck    string            // what never ends: "image", or a kind of operation
+	quick    bool              // operations end at the first look
 	spoil    bool              // objects arrive with other bytes than were sent
 	// sourceFirst has insert look for the object before it looks whether the name is taken.
 	sourceFirst bool
@@ -55,6 +58,7 @@ type fakeImage struct {
 	computeImage
 	policy map[string]any
 	looks  int // until it is ready
+	lag    int // listings that do not show it yet
 	data   string
 }
 
@@ -72,6 +76,7 @@ type fakeSession struct {
 type fakeOp struct {
 	operation
 	waits int
+	stuck bool
 	end   func()
 }
 
@@ -175,7 +180,7 @@ func (f *fake) exchange(w http.ResponseWriter, r *http.Request, body []byte) {
 // operate begins an operation that ends at the second look.
 func (f *fake) operate(w http.ResponseWriter, kind string, end func()) {
 	f.last++
-	op := &fakeOp{operation: operation{Name: fmt.Sprintf("operation-%d", f.last), Status: "PENDING"}, waits: 1, end: end}
+	op := &fakeOp{operation: operation{Name: fmt.Sprintf("operation-%d", f.last), Status: "PENDING"}, waits: 1, stuck: f.stuck == kind, end: end}
 	if code := f.fails[kind]; code != "" {
 		delete(f.fails, kind)
 		op.end = func() {
@@ -184,6 +189,9 @@ func (f *fake) operate(w http.ResponseWriter, kind string, end func()) {
 			}{[]struct{ Code, Message string }{{code, "it did not work"}}}
 			op.HTTPErrorStatusCode = 400
 		}
+	}
+	if f.quick {
+		op.waits = 0
 	}
 	f.ops[op.Name] = op
 	reply(w, op.json())
@@ -204,7 +212,7 @@ func (f *fake) wait(w http.ResponseWriter, name string) {
 		refuse(w, 404, "notFound", "no operation %s", name)
 		return
 	}
-	if op.waits--; op.waits < 0 && op.Status != "DONE" {
+	if op.waits--; op.waits < 0 && op.Status != "DONE" && !op.stuck {
 		op.Status = "DONE"
 		op.end()
 	}
@@ -239,7 +247,7 @@ func (f *fake) image(w http.ResponseWriter, r *http.Request, body []byte, path s
 		return
 	}
 	if i.Status == "PENDING" {
-		if i.looks--; i.looks < 0 {
+		if i.looks--; i.looks < 0 && f.stuck != "image" {
 			i.Status = "READY"
 		}
 	}
@@ -310,7 +318,10 @@ func (f *fake) listImages(w http.ResponseWriter, q url.Values) {
 	}
 	var names []string
 	for name, i := range f.images {
-		if i.Labels[key] == value {
+		if q.Get("pageToken") == "" {
+			i.lag--
+		}
+		if i.Labels[key] == value && i.lag < 0 {
 			names = append(names, name)
 		}
 	}
@@ -327,7 +338,7 @@ func (f *fake) listImages(w http.ResponseWriter, q url.Values) {
 }
 
 func (f *fake) insert(w http.ResponseWriter, body []byte) {
-	i := &fakeImage{looks: 2}
+	i := &fakeImage{looks: 2, lag: f.lag}
 	if err := strict(body, &i.computeImage); err != nil {
 		refuse(w, 400, "invalid", "%v", err)
 		return
@@ -390,7 +401,7 @@ func (f *fake) insert(w http.ResponseWriter, body []byte) {
 	}, map[string]any{"role": "roles/owner", "members": []any{"user:x@debian.example"}}}}
 	f.images[i.Name] = i
 	f.operate(w, "insert", func() {
-		if i := f.images[i.Name]; i != nil {
+		if i := f.images[i.Name]; i != nil && f.stuck != "image" {
 			i.Status = "READY"
 		}
 	})

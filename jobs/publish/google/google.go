@@ -18,10 +18,10 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
-	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 const provider = "google"
@@ -35,9 +35,19 @@ type Publisher struct {
 	journal     *journal.Journal
 	credentials *credentials
 	endpoint    endpoint
-	pause       time.Duration // before the second try of a request, and between looks at what takes time
-	chunk       int           // bytes of one request of an upload, a multiple of 256 KiB
+	patience    patience
+	chunk       int // bytes of one request of an upload, a multiple of 256 KiB
 }
+
+// patience says how long Google may take.
+type patience struct {
+	regions.Patience
+	image     time.Duration // until an image is ready
+	operation time.Duration // until any other change has ended
+}
+
+// patient is beyond what is known of images of some GiB: they take minutes.
+var patient = patience{Patience: regions.Patience{Poll: 500 * time.Millisecond, PollMost: 15 * time.Second}, image: 2 * time.Hour, operation: 2 * time.Hour}
 
 // endpoint holds the URLs of the services.
 type endpoint struct{ compute, storage, upload, resources string }
@@ -63,7 +73,7 @@ func New(t target.Target, j *journal.Journal, transport http.RoundTripper) (*Pub
 		return "https://" + name + ".googleapis.com"
 	}
 	p := &Publisher{
-		target: t, project: t.Account, bucket: settings[0], journal: j, pause: 500 * time.Millisecond, chunk: 16 << 20,
+		target: t, project: t.Account, bucket: settings[0], journal: j, patience: patient, chunk: 16 << 20,
 		licenses: strings.FieldsFunc(t.Settings["licenses"], func(r rune) bool { return r == ',' || r == ' ' }),
 		credentials: &credentials{
 			audience: t.Settings["identityProvider"], account: t.Settings["serviceAccount"], base: transport,
@@ -242,21 +252,26 @@ func (w *work) insert(ctx context.Context, there, want *computeImage) error {
 			}
 		}
 	}
-	for {
-		there, err := w.find(ctx)
-		if err != nil {
-			return err
+	return w.ready(ctx, want)
+}
+
+// ready waits until the image is ready.
+func (w *work) ready(ctx context.Context, want *computeImage) error {
+	var there *computeImage
+	done, err := w.patience.Until(ctx, w.patience.image, func() (_ bool, err error) {
+		if there, err = w.find(ctx); err == nil && there == nil {
+			err = fault.Outsidef("image %s is not there after it was made", w.name)
 		}
-		if there == nil {
-			return fault.Outsidef("image %s is not there after it was made", w.name)
-		}
-		if there.Status == "READY" {
-			return want.demand(there)
-		}
-		if err := pause.For(ctx, w.pause); err != nil {
-			return err
-		}
+		return err == nil && there.Status == "READY", err
+	})
+	if err == nil && !done {
+		err = fault.WithHint(fault.Outsidef("image %s is still %s after %s", w.name, there.Status, w.patience.image),
+			"run the same command again, which waits on; where the image never becomes ready, delete it first: gcloud compute images delete %s --project %s", w.name, w.project)
 	}
+	if err != nil {
+		return err
+	}
+	return want.demand(there)
 }
 
 // refused judges why no image could be made. Another publisher, of another journal, may have made it of the object that both share, and have taken the object

@@ -14,6 +14,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 func testTarget() target.Target {
@@ -22,6 +23,8 @@ func testTarget() target.Target {
 	}}
 }
 
+var hasty = patience{Patience: regions.Patience{Poll: time.Millisecond, PollMost: 5 * time.Millisecond}, image: 20 * time.Second, operation: 20 * time.Second}
+
 type project struct{ *fake }
 
 func (p project) Publisher(t testing.TB, line *publishtest.Line, j *journal.Journal) publish.Publisher {
@@ -29,7 +32,7 @@ func (p project) Publisher(t testing.TB, line *publishtest.Line, j *journal.Jour
 	if err != nil {
 		t.Fatal(err)
 	}
-	made.pause, made.chunk = time.Millisecond, 256<<10
+	made.patience, made.chunk = hasty, 256<<10
 	return made
 }
 
@@ -84,7 +87,7 @@ func publisherOf(t testing.TB, f *fake) *Publisher {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.pause = time.Millisecond
+	p.patience = hasty
 	return p
 }
 
@@ -97,6 +100,8 @@ func TestWhoami(t *testing.T) {
 		t.Errorf("%+v, %v", id, err)
 	}
 }
+
+const olderImage, newerImage = "debian-13-gce-amd64-daily-20260814-1", "debian-13-gce-amd64-daily-20260815-1"
 
 // published publishes a new image to a fake and returns what Publish said.
 func published(t *testing.T, p *Publisher, version string, stage publish.Stage) (*publish.Publication, error) {
@@ -165,6 +170,37 @@ func TestNew(t *testing.T) {
 		if _, err := New(to, nil, nil); err == nil || fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), row.want) {
 			t.Errorf("%s: %v", row.summary, err)
 		}
+	}
+}
+
+// TestStuck: what never ends at Google is told, with what to do, and the same command goes on where it ends after all.
+func TestStuck(t *testing.T) {
+	t.Setenv("GOOGLE_ID_TOKEN", fakeIDToken)
+	for _, row := range []struct{ stuck, want, hint string }{
+		{"image", "image " + newerImage + " is still PENDING after 0s", "gcloud compute images delete " + newerImage},
+		{"insert", "make image " + newerImage + ": Google's operation operation-4 is still PENDING after 0s", "gcloud compute operations describe operation-4"},
+		{"patch", "put image " + newerImage + " into its family: Google's operation operation-5 is still PENDING after 0s", "run the same command again"},
+	} {
+		t.Run(row.stuck, func(t *testing.T) {
+			f := newFake()
+			f.stuck = row.stuck
+			p := publisherOf(t, f)
+			if row.stuck == "image" {
+				p.patience.image = 0
+			} else {
+				p.patience.operation = 0
+				f.quick = true
+			}
+			_, err := published(t, p, "20260815-1", publish.Public)
+			if err == nil || fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), row.want) || !strings.Contains(fault.HintOf(err), row.hint) {
+				t.Errorf("kind %v, hint %q: %v", fault.KindOf(err), fault.HintOf(err), err)
+			}
+			f.stuck = ""
+			p.patience = hasty
+			if _, err := published(t, p, "20260815-1", publish.Public); err != nil {
+				t.Errorf("again: %v", err)
+			}
+		})
 	}
 }
 

@@ -218,7 +218,7 @@ func (u *resumable) put(last bool) error {
 			body, content = nil, "bytes */"+total
 		}
 		if try > 0 {
-			if err := pause.For(u.ctx, u.pause<<min(try, 6)); err != nil {
+			if err := pause.For(u.ctx, u.patience.Poll<<min(try, 6)); err != nil {
 				return err
 			}
 		}
