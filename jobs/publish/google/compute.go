@@ -158,6 +158,16 @@ func (p *Publisher) policyOf(ctx context.Context, name string) (policy, error) {
 	return there, nil
 }
 
+// isPublic tells whether everyone has the right to use an image.
+func (p *Publisher) isPublic(ctx context.Context, name string) (bool, error) {
+	there, err := p.policyOf(ctx, name)
+	if err != nil {
+		return false, err
+	}
+	_, changes, err := there.with(true)
+	return !changes, err
+}
+
 // setPublic gives everyone the right to use an image, or takes it, and leaves the rest of the policy alone. It tells whether the policy
 // was another one before.
 func (p *Publisher) setPublic(ctx context.Context, name string, public bool) (changed bool, err error) {

@@ -42,12 +42,13 @@ type Publisher struct {
 // patience says how long Google may take.
 type patience struct {
 	regions.Patience
+	visible   time.Duration // until it shows what was changed
 	image     time.Duration // until an image is ready
 	operation time.Duration // until any other change has ended
 }
 
 // patient is beyond what is known of images of some GiB: they take minutes.
-var patient = patience{Patience: regions.Patience{Poll: 500 * time.Millisecond, PollMost: 15 * time.Second}, image: 2 * time.Hour, operation: 2 * time.Hour}
+var patient = patience{Patience: regions.Patience{Poll: 500 * time.Millisecond, PollMost: 15 * time.Second}, visible: 5 * time.Minute, image: 2 * time.Hour, operation: 2 * time.Hour}
 
 // endpoint holds the URLs of the services.
 type endpoint struct{ compute, storage, upload, resources string }
@@ -173,9 +174,6 @@ func (w *work) bring(ctx context.Context) error {
 		return err
 	}
 	if there == nil {
-		if err := w.entry.Forget(ctx, "public"); err != nil {
-			return err
-		}
 		if err := w.upload(ctx); err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ func testTarget() target.Target {
 	}}
 }
 
-var hasty = patience{Patience: regions.Patience{Poll: time.Millisecond, PollMost: 5 * time.Millisecond}, image: 20 * time.Second, operation: 20 * time.Second}
+var hasty = patience{Patience: regions.Patience{Poll: time.Millisecond, PollMost: 5 * time.Millisecond}, visible: 20 * time.Second, image: 20 * time.Second, operation: 20 * time.Second}
 
 type project struct{ *fake }
 
