@@ -32,8 +32,8 @@ type Writer struct {
 	written int64 // bytes of the archive
 }
 
-// NewWriter writes the headers of an archive of one file. extents and size are those of the image that the Writer
-// will be given; mode is 0644, the owner root.
+// NewWriter writes the headers of an archive of one file. extents, of the image that the Writer will be given, are what it stores: outside of them
+// the image has nothing but zeros. size is the image's; mode is 0644, the owner root.
 func NewWriter(w io.Writer, name string, extents []raw.Extent, size int64, modified time.Time) (*Writer, error) {
 	if len(name) >= 100 {
 		return nil, fmt.Errorf("name %q is too long for a tar header", name)
@@ -119,15 +119,35 @@ func (t *Writer) write(p []byte) error {
 	return err
 }
 
-// Data writes p, which must be what the map announced.
+// Data writes what of p the map announced. The rest must be zeros, as which holes are read.
 func (t *Writer) Data(offset int64, p []byte) error {
-	for len(t.extents) > 0 && t.extents[0].Offset+t.extents[0].Length <= offset {
-		t.extents = t.extents[1:]
+	for len(p) > 0 {
+		for len(t.extents) > 0 && t.extents[0].Offset+t.extents[0].Length <= offset {
+			t.extents = t.extents[1:]
+		}
+		n, write := int64(len(p)), t.zeros
+		if len(t.extents) > 0 && offset >= t.extents[0].Offset {
+			n, write = min(n, t.extents[0].Offset+t.extents[0].Length-offset), t.store
+		} else if len(t.extents) > 0 {
+			n = min(n, t.extents[0].Offset-offset)
+		}
+		if err := write(offset, p[:n]); err != nil {
+			return err
+		}
+		offset, p = offset+n, p[n:]
 	}
-	if len(t.extents) == 0 || offset < t.extents[0].Offset || offset+int64(len(p)) > t.extents[0].Offset+t.extents[0].Length {
-		return fmt.Errorf("data at byte %d is not in the archive's map", offset)
-	}
-	return t.write(p)
+	return nil
+}
+
+func (t *Writer) store(_ int64, p []byte) error { return t.write(p) }
+
+func (t *Writer) zeros(offset int64, p []byte) error {
+	return raw.Clusters(offset, p, func(offset int64, cluster []byte) error {
+		if !raw.Zero(cluster) {
+			return fmt.Errorf("data at byte %d is not in the archive's map", offset)
+		}
+		return nil
+	})
 }
 
 // Hole writes nothing: the map tells it.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -202,12 +203,37 @@ func checkGo(t *testing.T, in, out string) {
 	}
 }
 
+// TestDataOutsideTheMapIsRefused: nothing is lost, and zeros that lie there are a hole.
 func TestDataOutsideTheMapIsRefused(t *testing.T) {
-	w, err := sparsetar.NewWriter(io.Discard, "disk.raw", []raw.Extent{{Offset: 0, Length: raw.Cluster}}, 1<<20, time.Unix(0, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Data(raw.Cluster, make([]byte, raw.Cluster)); err == nil {
-		t.Error("data in a hole of the map was taken")
+	for _, row := range []struct {
+		summary string
+		at      int // of the one byte that is not zero, from the map's end on
+		refused bool
+	}{
+		{"only zeros", -1, false},
+		{"the first byte", 0, true},
+		{"a byte in the middle", 2*raw.Cluster + 7, true},
+		{"the last byte before what the map has next", 3*raw.Cluster - 1, true},
+		{"the first byte that the map has again", 3 * raw.Cluster, false},
+		{"the last byte of the image", 5*raw.Cluster - 1, true},
+	} {
+		var out bytes.Buffer
+		w, err := sparsetar.NewWriter(&out, "disk.raw", []raw.Extent{{Offset: 0, Length: raw.Cluster}, {Offset: 4 * raw.Cluster, Length: raw.Cluster}}, 6*raw.Cluster, time.Unix(0, 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		head := out.Len()
+		image := make([]byte, 6*raw.Cluster)
+		image[0] = 1
+		if row.at >= 0 {
+			image[raw.Cluster+row.at] = 2
+		}
+		if err := w.Data(0, image); (err != nil) != row.refused {
+			t.Errorf("%s: %v", row.summary, err)
+		}
+		stored := slices.Concat(image[:raw.Cluster], image[4*raw.Cluster:5*raw.Cluster])
+		if !row.refused && !bytes.Equal(out.Bytes()[head:], stored) {
+			t.Errorf("%s: %d bytes are stored, and not the map's %d", row.summary, out.Len()-head, len(stored))
+		}
 	}
 }

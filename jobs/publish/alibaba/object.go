@@ -124,7 +124,7 @@ func (p *publication) stream(ctx context.Context) (*qcow2.Stream, error) {
 	if err != nil {
 		return nil, err
 	}
-	if extents, err = qcow2.NonZero(ctx, f, extents); err != nil {
+	if extents, err = raw.NonZero(ctx, f, extents); err != nil {
 		return nil, err
 	}
 	return qcow2.NewStream(f, size, extents)

@@ -18,11 +18,14 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/holding"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
+	"salsa.debian.org/cloud-team/debcloud/internal/raw"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
@@ -72,6 +75,45 @@ func TestImageComesBack(t *testing.T) {
 				t.Errorf("once more: %+v, %v", again, err)
 			}
 		})
+	}
+}
+
+// TestZerosAreNotSent: what was written as zeros makes the same object as a hole.
+func TestZerosAreNotSent(t *testing.T) {
+	t.Setenv("GOOGLE_ID_TOKEN", fakeIDToken)
+	var archives [][]byte
+	for _, written := range []bool{false, true} {
+		build := publishtest.Build(t, publishtest.Options{Vendor: "gce", Size: 5 << 20})
+		disk, err := os.OpenFile(manifest.Base(build)+".raw", os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer disk.Close()
+		if written {
+			if _, err := disk.WriteAt(make([]byte, 1<<20), 1<<20); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if extents, _, err := raw.Map(disk); err != nil || written && !slices.Contains(extents, raw.Extent{Offset: 1 << 20, Length: 1 << 20}) {
+			t.Fatalf("the file system has the data %v: %v", extents, err)
+		}
+		img, err := publish.Open(publish.Options{BuildPath: build, Type: "daily"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer img.Close()
+		f := newFake()
+		f.bucket = func(name string) (io.ReadCloser, error) {
+			archives = append(archives, f.objects[name].data)
+			return io.NopCloser(bytes.NewReader(f.objects[name].data)), nil
+		}
+		if _, err := publisherOf(t, f).Publish(t.Context(), img, publish.Private); err != nil {
+			t.Fatal(err)
+		}
+		demandImage(t, archives[len(archives)-1], img)
+	}
+	if !bytes.Equal(archives[0], archives[1]) {
+		t.Errorf("with holes the object has %d bytes, with zeros %d", len(archives[0]), len(archives[1]))
 	}
 }
 

@@ -78,6 +78,9 @@ func (w *work) sendObject(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if extents, err = raw.NonZero(ctx, f, extents); err != nil {
+		return err
+	}
 	up := &resumable{work: w, ctx: ctx, crc: crc32.New(crc32.MakeTable(crc32.Castagnoli)), buffer: make([]byte, 0, w.chunk)}
 	if err := up.start(); isStatus(err, http.StatusPreconditionFailed) {
 		_, err := w.findObject(ctx, w.object())

@@ -45,7 +45,7 @@ func (s *source) open(ctx context.Context) error {
 		}
 		extents, size, err := raw.Map(s.file)
 		if err == nil && s.format == "qcow2" {
-			if extents, err = qcow2.NonZero(ctx, s.file, extents); err == nil {
+			if extents, err = raw.NonZero(ctx, s.file, extents); err == nil {
 				s.stream, err = qcow2.NewStream(s.file, size, extents)
 			}
 		}
