@@ -117,7 +117,7 @@ func (p *Publisher) send(ctx context.Context, r request) (*answer, error) {
 			return a, nil
 		}
 		refused, answered := errors.AsType[*apiError](err)
-		if answered && !refused.passing() || fault.KindOf(err) == fault.Input {
+		if answered && !refused.passing() || errors.As(err, new(*fault.Error)) {
 			return nil, err
 		}
 		if try+1 == tries {

@@ -128,6 +128,10 @@ func (c *credentials) refused(err error) error {
 	if e := (&apiError{Status: status, Reason: "login", Message: "Google's token service does not answer"}); e.passing() {
 		return e
 	}
+	if strings.Contains(text, "Check your iat and exp values") { // what was signed with a key has this machine's time in it
+		return fault.WithHint(fault.Outsidef("Google's token service refuses the time of the login of %s: the clock of this machine is not right", c.principal()),
+			"set the clock of this machine and run the same command again")
+	}
 	return fault.WithHint(fault.Inputf("Google's token service refuses the credentials of %s with status %d", c.principal(), status),
 		"the id token may have expired, or the workload identity provider does not trust its issuer, project or branch")
 }

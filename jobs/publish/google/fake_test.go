@@ -44,6 +44,7 @@ type fake struct {
 	fails    map[string]string // operation kind → code of its error
 	idToken  string            // that the token service takes; "" for fakeIDToken
 	conflict int               // so many setIamPolicy find that someone else was quicker
+	ahead    time.Duration     // of our clock is Google's
 	lag      int               // so many listings do not show a new image
 	stuck    string            // what never ends: "image", or a kind of operation
 	quick    bool              // operations end at the first look
@@ -120,6 +121,9 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request, body []byte) {
 	case path == "/v1/token":
 		f.exchange(w, r, body)
 		return
+	case path == "/token":
+		f.login(w, body)
+		return
 	case r.Header.Get("Authorization") == "Bearer federated" && strings.HasSuffix(path, ":generateAccessToken"):
 		var in struct{ Scope []string }
 		if json.Unmarshal(body, &in) != nil || len(in.Scope) != 1 || in.Scope[0] != cloudScope || !strings.Contains(path, "/serviceAccounts/publisher@project.example:") {
@@ -175,6 +179,29 @@ func (f *fake) exchange(w http.ResponseWriter, r *http.Request, body []byte) {
 		return
 	}
 	reply(w, map[string]any{"access_token": "federated", "issued_token_type": "urn:ietf:params:oauth:token-type:access_token", "token_type": "Bearer", "expires_in": 3600})
+}
+
+// login is the token service for what was signed with a service account's key (RFC 7523).
+func (f *fake) login(w http.ResponseWriter, body []byte) {
+	form, _ := url.ParseQuery(string(body))
+	parts := strings.Split(form.Get("assertion"), ".")
+	var claims struct{ Iat, Exp int64 }
+	var text []byte
+	if len(parts) == 3 {
+		text, _ = base64.RawURLEncoding.DecodeString(parts[1])
+	}
+	if json.Unmarshal(text, &claims) != nil || form.Get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer" {
+		w.WriteHeader(400)
+		io.WriteString(w, `{"error":"invalid_request","error_description":"Bad Request"}`)
+		return
+	}
+	now := time.Now().Add(f.ahead)
+	if time.Unix(claims.Iat, 0).After(now.Add(time.Minute)) || time.Unix(claims.Exp, 0).Before(now) || claims.Exp-claims.Iat > 3600 {
+		w.WriteHeader(400)
+		io.WriteString(w, `{"error":"invalid_grant","error_description":"Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. Check your iat and exp values in the JWT claim."}`)
+		return
+	}
+	reply(w, map[string]any{"access_token": fakeToken, "token_type": "Bearer", "expires_in": 3600})
 }
 
 // operate begins an operation that ends at the second look.

@@ -2,7 +2,13 @@ package google
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -152,6 +158,46 @@ func TestBadInput(t *testing.T) {
 				t.Errorf("the error tells a secret: %v", err)
 			}
 		})
+	}
+}
+
+// TestClock: a login that is signed here has this machine's time in it, and Google tells when that is not its own.
+func TestClock(t *testing.T) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(map[string]string{
+		"type": "service_account", "client_email": "publisher@project.example", "token_uri": fakeHost + "/token",
+		"private_key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOOGLE_ID_TOKEN", "")
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
+	for _, ahead := range []time.Duration{0, 2 * time.Hour, -2 * time.Hour} {
+		f := newFake()
+		f.ahead = ahead
+		_, err := publisherOf(t, f).Whoami(t.Context())
+		if ahead == 0 {
+			if err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		if err == nil || fault.KindOf(err) != fault.Outside || !strings.Contains(err.Error(), "refuses the time of the login of publisher@project.example: the clock of this machine is not right") ||
+			fault.HintOf(err) != "set the clock of this machine and run the same command again" || len(f.requests) != 1 {
+			t.Errorf("Google's clock is %s ahead, after %d requests, hint %q: %v", ahead, len(f.requests), fault.HintOf(err), err)
+		}
 	}
 }
 

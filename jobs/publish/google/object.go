@@ -210,7 +210,7 @@ func (u *resumable) put(last bool) error {
 			if len(body) == 0 {
 				content = "bytes */" + total
 			}
-		case answered && !refused.passing(), fault.KindOf(err) == fault.Input:
+		case answered && !refused.passing(), errors.As(err, new(*fault.Error)):
 			return u.explain("upload "+u.object(), err)
 		case try+1 >= tries && answered:
 			return u.explain("upload "+u.object(), err)
