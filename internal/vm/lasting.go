@@ -171,11 +171,20 @@ func (n *Node) SetMetadata(ctx context.Context, name string, element []byte) err
 	return n.conn.setMetadata(ctx, name, n.options.Namespace, string(element))
 }
 
-// Remove cuts a domain's power and removes it with everything that belongs to it but the log of its console. It may be called again after it failed
-// or while another process does the same. A domain that is gone is no error; one that is not this Node's is refused.
+// Remove cuts a domain's power and removes it with everything that belongs to it but the log of its console. It may be called
+// again after it failed or while another process does the same. A domain that is gone is no error; one that is not this Node's is
+// refused. Libvirt's own log of it goes last, and that it stays is no error.
 func (n *Node) Remove(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), RemoveLimit)
 	defer cancel()
+	if err := n.remove(ctx, name); err != nil {
+		return err
+	}
+	n.removeDaemonLog(ctx, name)
+	return nil
+}
+
+func (n *Node) remove(ctx context.Context, name string) error {
 	switch _, err := n.conn.look(ctx, name, n.options.Namespace); {
 	case err == nil:
 	case unmarked(err):

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const testNamespace = "https://salsa.debian.org/cloud-team/debcloud/test"
@@ -136,6 +138,35 @@ func TestLasting(t *testing.T) {
 	}
 	if err := n.Remove(t.Context(), "lasting-1"); err != nil {
 		t.Error("removed twice:", err)
+	}
+}
+
+// Libvirt's directory of logs is read-only for a service whose unit does not name it, with a log in it and without.
+func TestRemoveWithoutLog(t *testing.T) {
+	o := nodeOptions(startPrivate(t, false))
+	o.DaemonLogDir = t.TempDir()
+	if err := unix.Mount("logs", o.DaemonLogDir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skip("nothing can be mounted here:", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(o.DaemonLogDir, unix.MNT_DETACH) })
+	if err := os.WriteFile(filepath.Join(o.DaemonLogDir, "logged-1.log"), []byte("QEMU says"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", o.DaemonLogDir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	n := connect(t, o)
+	for _, name := range []string{"logged-1", "unlogged-1"} {
+		if err := n.conn.define(t.Context(), fmt.Sprintf(`<domain type="qemu"><name>%s</name><memory unit="MiB">64</memory><os><type>hvm</type></os>
+			<metadata><m:job xmlns:m=%q/></metadata></domain>`, name, testNamespace)); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Remove(t.Context(), name); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if all, err := n.List(t.Context()); err != nil || len(all) > 0 {
+		t.Errorf("still defined: %+v %v", all, err)
 	}
 }
 

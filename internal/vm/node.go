@@ -213,9 +213,25 @@ func readEnd(path string, most int) ([]byte, error) {
 	return b[:k], nil
 }
 
+func (n *Node) daemonLog(name string) string {
+	return filepath.Join(n.options.DaemonLogDir, name+".log")
+}
+
+// removeDaemonLog removes libvirt's log of a domain that is gone. It says so where it cannot, and that is all: the directory is
+// libvirt's, and nobody misses the room. A log that is missing is not removed, which fails on a file system that is read-only.
+func (n *Node) removeDaemonLog(ctx context.Context, name string) {
+	path := n.daemonLog(name)
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		slog.WarnContext(ctx, "libvirt's log of a virtual machine that is gone stays", "domain", name, "error", err)
+	}
+}
+
 // DaemonLog returns the end of what libvirt and QEMU wrote about a lasting domain.
 func (n *Node) DaemonLog(name string) string {
-	b, _ := readEnd(filepath.Join(n.options.DaemonLogDir, name+".log"), 4096)
+	b, _ := readEnd(n.daemonLog(name), 4096)
 	return strings.TrimSpace(string(b))
 }
 
@@ -237,7 +253,6 @@ func (n *Node) removeFiles(pool, name string) error {
 	paths := []string{
 		filepath.Join(pool, name+overlaySuffix), filepath.Join(pool, name+seedSuffix),
 		n.channelSocket(name), n.consoleSocket(name),
-		filepath.Join(n.options.DaemonLogDir, name+".log"),
 	}
 	handed, _ := filepath.Glob(filepath.Join(pool, name+handedInfix+"*"))
 	var errs []error
