@@ -5,8 +5,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 )
 
 // demandCommand holds that a command line of the package is one of this program's.
@@ -51,6 +54,66 @@ func TestUnits(t *testing.T) {
 			t.Error(line)
 		}
 	}
+}
+
+// A unit may write wherever the default settings, and libvirt, put what belongs to a VM that it removes.
+func TestUnitsMayRemove(t *testing.T) {
+	s, err := settings.Load("../../packaging/executor.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	places := []string{s.State, s.Run, s.Pool.Path, s.Console.Dir, "/var/log/libvirt/qemu"}
+	for _, file := range []string{s.Log.File, s.Metrics.Textfile, exampleTextfile(t)} {
+		if file != "" {
+			places = append(places, filepath.Dir(file))
+		}
+	}
+	for unit, more := range map[string][]string{"reap": {"/tmp"}, "pool": nil} {
+		text, err := os.ReadFile("../../packaging/systemd/debcloud-executor-" + unit + ".service")
+		if err != nil {
+			t.Fatal(err)
+		}
+		writable := unitValues(string(text), "ReadWritePaths")
+		for _, place := range append(more, places...) {
+			if !slices.ContainsFunc(writable, func(dir string) bool {
+				dir = strings.TrimPrefix(dir, "-")
+				return place == dir || strings.HasPrefix(place, dir+"/")
+			}) {
+				t.Errorf("%s may not write to %s: %q", unit, place, writable)
+			}
+		}
+		// Files of other users, and what belongs to libvirtd and Runner behind /proc/PID/root.
+		for _, capability := range []string{"CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_SYS_PTRACE"} {
+			if !slices.Contains(unitValues(string(text), "CapabilityBoundingSet"), capability) {
+				t.Errorf("%s lacks %s", unit, capability)
+			}
+		}
+	}
+}
+
+// exampleTextfile is what the settings propose.
+func exampleTextfile(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../packaging/executor.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^#  textfile: (/.*)$`).FindStringSubmatch(string(text))
+	if m == nil {
+		t.Fatal("the settings have no example of metrics.textfile")
+	}
+	return m[1]
+}
+
+// unitValues are the words of all lines of a unit that set a directive.
+func unitValues(unit, directive string) []string {
+	var words []string
+	for line := range strings.Lines(unit) {
+		if value, ok := strings.CutPrefix(line, directive+"="); ok {
+			words = append(words, strings.Fields(value)...)
+		}
+	}
+	return words
 }
 
 func TestRunnerExampleCallsCommands(t *testing.T) {
