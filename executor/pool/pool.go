@@ -139,6 +139,55 @@ func (p *Store) putBack(name string, lock *os.File) error {
 	return errors.Join(err, lock.Close())
 }
 
+// Withdraw calls remove for a VM that nobody shall claim meanwhile: one that stands ready, one whose claimer died, or one without
+// a record. It does not call it where a claimer lives. The VM stands ready again if it did and remove says that it is not gone.
+func (p *Store) Withdraw(name string, remove func() (gone bool, err error)) error {
+	lock, err := p.take(name)
+	if err != nil {
+		return err
+	}
+	wasReady := lock != nil
+	if !wasReady {
+		if lock = p.orphan(name); lock == nil && p.has(name) {
+			return nil
+		}
+	}
+	if lock != nil {
+		defer lock.Close()
+	}
+	gone, err := remove()
+	switch {
+	case gone:
+		p.forget(name)
+	case wasReady && err == nil:
+		return p.putBack(name, lock)
+	}
+	return err
+}
+
+// orphan locks a claimed record whose claimer is dead or done; nil where there is none.
+func (p *Store) orphan(name string) *os.File {
+	f, err := os.OpenFile(p.path(claimed, name), os.O_RDWR, 0)
+	if err != nil {
+		return nil
+	}
+	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		_ = f.Close()
+		return nil
+	}
+	return f
+}
+
+// has tells whether there is a record, also of one that moves there or back at this moment.
+func (p *Store) has(name string) bool {
+	for _, place := range []string{ready, claimed, ready} {
+		if _, err := os.Lstat(p.path(place, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
 // held keeps claims locked until the process ends: a file that nobody refers to is closed by the garbage collector.
 var held []*os.File
 
@@ -179,12 +228,12 @@ func (p *Store) records(place string) []Record {
 
 // abandoned tells that a claimed record's claimer is dead or done.
 func (p *Store) abandoned(name string) bool {
-	f, err := os.OpenFile(p.path(claimed, name), os.O_RDWR, 0)
-	if err != nil {
+	f := p.orphan(name)
+	if f == nil {
 		return false
 	}
-	defer f.Close()
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil
+	_ = f.Close()
+	return true
 }
 
 // forget removes a claimed record.
@@ -197,7 +246,7 @@ func (p *Store) Kept() bool {
 		return false
 	}
 	defer f.Close()
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
 }
 
 const keeperLock = "keeper.lock"

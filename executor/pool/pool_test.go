@@ -508,6 +508,58 @@ func TestKilledClaimer(t *testing.T) {
 }
 
 // TestRun is the service: it fills the pool, refills it when a job claims, and leaves nothing when it ends.
+// Who withdraws a VM and who claims it exclude each other.
+func TestWithdraw(t *testing.T) {
+	h := newHost(t, 1)
+	h.work(t, false)
+	name := h.memory.names()[0]
+	called := 0
+	withdraw := func(gone bool, during func()) {
+		t.Helper()
+		if err := h.Store.Withdraw(name, func() (bool, error) { called++; during(); return gone, nil }); err != nil {
+			t.Error(err)
+		}
+	}
+	withdraw(false, func() {
+		if other, ok, err := h.Store.Claim(t.Context(), h.Ledger, h.claimer()); ok || err != nil {
+			t.Errorf("%s was claimed while it was withdrawn: %v", other, err)
+		}
+		if h.Store.Withdraw(name, func() (bool, error) { t.Error("withdrawn twice"); return true, nil }) != nil {
+			t.Error("withdrawn twice")
+		}
+	})
+	if got := h.claim(t, h.claimer()); got != name || called != 1 {
+		t.Fatalf("what stays is %q, want %q; %d calls", got, name, called)
+	}
+	if withdraw(true, func() {}); called != 1 {
+		t.Error("a job's VM was withdrawn")
+	}
+	_ = held[len(held)-1].Close() // the claimer dies
+	if withdraw(true, func() {}); called != 2 || h.Store.has(name) {
+		t.Errorf("the VM of a dead claimer: %d calls", called)
+	}
+	if withdraw(true, func() {}); called != 3 {
+		t.Errorf("a VM without a record: %d calls", called)
+	}
+}
+
+// A service that comes after one that was killed looks after its VMs.
+func TestKeeperAdopts(t *testing.T) {
+	h := newHost(t, 2)
+	h.work(t, false)
+	before := h.memory.names()
+	next := hostOf(t, h.Settings)
+
+	next.memory.vms = h.memory.vms
+	if err := next.pass(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	next.boots.Wait()
+	if got := next.memory.names(); !slices.Equal(got, before) || next.memory.tried() > 0 {
+		t.Errorf("%q became %q after %d boots", before, got, next.memory.tried())
+	}
+}
+
 func TestRun(t *testing.T) {
 	h := newHost(t, 2)
 	h.Settings.WarmPool.Check = time.Hour // so that the refill is not the tick's work
