@@ -41,6 +41,11 @@ type Driver struct {
 	WriteSeed func(path, hostname string) error
 	// Claim takes a booted VM from the warm pool. Nil: there is none.
 	Claim func(ctx context.Context, want Want) (domain string, ok bool, err error)
+	// Withdraw calls remove for a VM of the warm pool, in whose time no job can claim it, and does not where a job has it. What
+	// remove says is gone has left the pool. Nil: there is no pool.
+	Withdraw func(domain string, remove func() (gone bool, err error)) error
+	// Kept tells whether a service looks after the warm pool. Nil: none does.
+	Kept func() bool
 	// Metrics count what happens. Nil: nobody does.
 	Metrics *metrics.Recorder
 
@@ -107,13 +112,18 @@ func (d *Driver) machines(ctx context.Context) ([]machine, error) {
 	}
 	var found []machine
 	for _, l := range all {
-		m, err := parseMark(l.Metadata)
-		if err != nil {
-			d.Log.WarnContext(ctx, "metadata of a virtual machine cannot be read", "domain", l.Name, "error", err)
-		}
-		found = append(found, machine{l, m})
+		found = append(found, d.read(ctx, l))
 	}
 	return found, nil
+}
+
+func (d *Driver) read(ctx context.Context, l vm.Lasting) machine {
+	m, err := parseMark(l.Metadata)
+	if err != nil {
+		d.Log.WarnContext(ctx, "metadata of a virtual machine cannot be read", "domain", l.Name, "error", err)
+		m = Mark{} // half of them would lead to wrong ends
+	}
+	return machine{l, m}
 }
 
 // own is the VM of this attempt.

@@ -164,9 +164,12 @@ func TestOver(t *testing.T) {
 		{"a sibling whose job is gone", with(func(m *Mark) { m.For, m.Of = forTestbed, "gone" }), true},
 		{"what cannot be read", Mark{}, false},
 	} {
-		if why := over(machine{Mark: row.mark}, nil); (why != "") != row.over {
+		if why := over(machine{Mark: row.mark}, nil, false); (why != "") != row.over {
 			t.Errorf("%s: %q", row.summary, why)
 		}
+	}
+	if why := over(machine{Mark: Mark{For: forPool, Deadline: time.Now().Add(time.Hour)}}, nil, true); why != "" {
+		t.Errorf("a warm one whose service was killed, and another looks after it: %q", why)
 	}
 }
 

@@ -38,23 +38,64 @@ func (d *Driver) Reap(ctx context.Context) (Reaped, error) {
 	}
 	var errs []error
 	living := make(map[string]machine)
+	kept := d.kept()
 	for _, m := range all {
-		why := over(m, all)
-		if why == "" {
+		if over(m, all, kept) == "" {
 			living[m.Lasting.Name] = m
 			continue
 		}
-		d.Log.InfoContext(ctx, "reaping a virtual machine", "domain", m.Lasting.Name, "job", m.Job, "why", why)
-		if err := d.remove(ctx, m.Lasting.Name); err != nil {
-			errs = append(errs, err)
-			continue
+		gone, err := d.reapMachine(ctx, m)
+		errs = append(errs, err)
+		if gone {
+			r.Removed = append(r.Removed, m.Lasting.Name)
 		}
-		r.Removed = append(r.Removed, m.Lasting.Name)
 	}
 	errs = append(errs, d.reapStrays(ctx, &r), d.reapAttempts(ctx, &r), d.reapLedger(ctx, &r, living), d.node.SweepConsoles(d.Settings.Console.Keep))
 	d.countReaped(ctx, r)
 	return r, errors.Join(errs...)
 }
+
+// reapMachine removes a VM that was over when the VMs were listed, if it still is: each removal takes its time, and meanwhile a
+// job may have claimed this one.
+func (d *Driver) reapMachine(ctx context.Context, m machine) (gone bool, err error) {
+	remove := func() (bool, error) {
+		now, why, err := d.lookAgain(ctx, m.Lasting.Name)
+		if err != nil || why == "" {
+			return false, err
+		}
+		d.Log.InfoContext(ctx, "reaping a virtual machine", "domain", m.Lasting.Name, "job", now.Job, "why", why)
+		err = d.remove(ctx, m.Lasting.Name)
+		gone = err == nil
+		return gone, err
+	}
+	if m.For == forPool && d.Withdraw != nil {
+		err = d.Withdraw(m.Lasting.Name, remove)
+		return gone, err
+	}
+	return remove()
+}
+
+// lookAgain says what a domain is now and why it is over, "" where it is not or is gone.
+func (d *Driver) lookAgain(ctx context.Context, name string) (machine, string, error) {
+	l, known, err := d.node.Look(ctx, name)
+	if err != nil || !known {
+		return machine{}, "", err
+	}
+	m := d.read(ctx, l)
+	var others []machine
+	if m.For == forTestbed {
+		job, known, err := d.node.Look(ctx, m.Of)
+		if err != nil {
+			return m, "", err
+		}
+		if known {
+			others = append(others, machine{Lasting: job})
+		}
+	}
+	return m, over(m, others, d.kept()), nil
+}
+
+func (d *Driver) kept() bool { return d.Kept != nil && d.Kept() }
 
 func (d *Driver) countReaped(ctx context.Context, r Reaped) {
 	if d.Metrics == nil {
@@ -69,14 +110,15 @@ func (d *Driver) countReaped(ctx context.Context, r Reaped) {
 	}
 }
 
-// over says why a domain's time is over, "" where it is not.
-func over(m machine, all []machine) string {
+// over says why a domain's time is over, "" where it is not. kept: a service looks after the warm pool, also after what another one
+// that was killed has booted for it.
+func over(m machine, all []machine, kept bool) string {
 	switch {
 	case m.For == "":
 		return "" // metadata that cannot be read: somebody has to look
 	case !m.Deadline.IsZero() && time.Now().After(m.Deadline):
 		return "its deadline has passed"
-	case m.For == forPool && m.Runner.Runs():
+	case m.For == forPool && (kept || m.Runner.Runs()):
 		return "" // the pool's, until its deadline
 	case m.For == forPool:
 		return "the service that kept it ready is gone" // and nobody makes it yield
@@ -132,18 +174,15 @@ func (d *Driver) reapAttempts(ctx context.Context, r *Reaped) error {
 	return errors.Join(errs...)
 }
 
-// reapLedger holds the budget's ledger against the domains that there are.
+// reapLedger holds the budget's ledger against the domains that there are. It gives back last: a cleanup beside it may end a VM
+// between the look at it and its entry.
 func (d *Driver) reapLedger(ctx context.Context, r *Reaped, living map[string]machine) error {
 	l, err := d.ledger()
 	if err != nil {
 		return err
 	}
-	gone, err := l.Reclaim(ctx, d.existing)
-	for _, e := range gone {
-		r.Entries = append(r.Entries, e.ID)
-	}
-	before, err2 := l.Snapshot(ctx)
-	if err = errors.Join(err, err2); err != nil {
+	before, err := l.Snapshot(ctx)
+	if err != nil {
 		return err
 	}
 	known := make(map[string]bool)
@@ -155,11 +194,29 @@ func (d *Driver) reapLedger(ctx context.Context, r *Reaped, living map[string]ma
 		if m.For == forTestbed || known[name] {
 			continue // a sibling's is part of its job's share
 		}
-		d.Log.InfoContext(ctx, "adopting a virtual machine", "domain", name, "job", m.Job)
-		errs = append(errs, l.Adopt(ctx, m.request(d.Settings)))
-		r.Adopted = append(r.Adopted, name)
+		adopted, err := d.adopt(ctx, l, name)
+		errs = append(errs, err)
+		if adopted {
+			r.Adopted = append(r.Adopted, name)
+		}
 	}
-	return errors.Join(errs...)
+	gone, err := l.Reclaim(ctx, d.existing)
+	for _, e := range gone {
+		r.Entries = append(r.Entries, e.ID)
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// adopt enters a VM whose share the ledger has lost, if it is still there.
+func (d *Driver) adopt(ctx context.Context, l *admission.Ledger, name string) (bool, error) {
+	now, known, err := d.node.Look(ctx, name)
+	if err != nil || !known {
+		return false, err
+	}
+	m := d.read(ctx, now)
+	d.Log.InfoContext(ctx, "adopting a virtual machine", "domain", name, "job", m.Job)
+	err = l.Adopt(ctx, m.request(d.Settings))
+	return err == nil, err
 }
 
 func (d *Driver) existing(ctx context.Context) (map[string]bool, error) {

@@ -42,9 +42,10 @@ func (d *Driver) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return s, err
 	}
+	kept := d.kept()
 	for _, m := range all {
 		s.Machines = append(s.Machines, MachineStatus{
-			Domain: m.Lasting.Name, Running: m.running(), Reason: m.Reason, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, Mark: m.Mark, Over: over(m, all),
+			Domain: m.Lasting.Name, Running: m.running(), Reason: m.Reason, CPUs: m.CPUs, MemoryMiB: m.MemoryMiB, Mark: m.Mark, Over: over(m, all, kept),
 		})
 	}
 	slices.SortFunc(s.Machines, func(a, b MachineStatus) int {

@@ -108,7 +108,7 @@ func withDriver(c *cobra.Command, path string, e executor.Environment, use func(
 	}
 	d := &executor.Driver{
 		Settings: s, Environment: e, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr(), Log: log, Version: version(), Metrics: recorder,
-		Claim: store.Claims(ledger, s),
+		Claim: store.Claims(ledger, s), Withdraw: store.Withdraw, Kept: store.Kept,
 		Tools: toolsDisk(s), Imported: importedImage, WriteSeed: tools.WriteSeed,
 	}
 	defer d.Close()
