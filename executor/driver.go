@@ -50,6 +50,7 @@ type Driver struct {
 	Metrics *metrics.Recorder
 
 	node *vm.Node
+	held []func() // end holds of files, until letGo
 }
 
 // Base is a disk image: the backing file of overlays.
@@ -83,6 +84,7 @@ func (d *Driver) connect(ctx context.Context) error {
 
 // Close ends the connection to libvirt.
 func (d *Driver) Close() {
+	d.letGo()
 	if d.node != nil {
 		d.node.Close()
 		d.node = nil

@@ -13,6 +13,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/tools"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/hold"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
@@ -34,6 +35,7 @@ func (d *Driver) Prepare(ctx context.Context) error {
 	begun := time.Now()
 	ctx, stop := d.whileRunnerLives(ctx)
 	defer stop()
+	defer d.letGo()
 	o, err := d.settle(ctx)
 	if err != nil {
 		return err
@@ -86,7 +88,7 @@ func (d *Driver) ready(ctx context.Context, name string, o order, warm bool, too
 	}
 }
 
-// settle finds out what the job gets. What it cannot have is refused for good.
+// settle finds out what the job gets, and holds its files. What it cannot have is refused for good.
 func (d *Driver) settle(ctx context.Context) (order, error) {
 	o := order{}
 	var err error
@@ -109,7 +111,7 @@ func (d *Driver) settle(ctx context.Context) (order, error) {
 	if err := d.demandAccelerator(ctx); err != nil {
 		return o, err
 	}
-	if o.base, err = d.base(ctx, o.image, image); err != nil {
+	if o.base, err = d.heldBase(ctx, o.image, image); err != nil {
 		return o, err
 	}
 	o.plain = image.Seed == "nocloud"
@@ -147,6 +149,42 @@ func (d *Driver) base(ctx context.Context, name string, i settings.Image) (Base,
 	return d.Imported(ctx, pool, name, i.Digest)
 }
 
+// heldBase is base, kept from being pruned until letGo: a job may wait an hour for room before its disk stands on it.
+func (d *Driver) heldBase(ctx context.Context, name string, i settings.Image) (Base, error) {
+	if i.File != "" {
+		return d.base(ctx, name, i) // an operator's, which is never pruned
+	}
+	var found Base
+	_, err := d.hold(ctx, func() (path string, err error) {
+		found, err = d.base(ctx, name, i)
+		return found.Path, err
+	})
+	return found, err
+}
+
+// hold keeps the file that is found from being removed until letGo.
+func (d *Driver) hold(ctx context.Context, find func() (string, error)) (path string, err error) {
+	for range 3 { // it may go between the two; then another is found
+		if path, err = find(); err != nil {
+			return path, err
+		}
+		var release func()
+		if release, err = hold.Keep(ctx, path); err == nil {
+			d.held = append(d.held, release)
+			return path, nil
+		}
+	}
+	return path, fault.Outsidef("%w", err)
+}
+
+// letGo ends all holds: what was held is used by now, or will not be.
+func (d *Driver) letGo() {
+	for _, release := range d.held {
+		release()
+	}
+	d.held = nil
+}
+
 // describe fills in the domain, its mark and what it needs of the host.
 func (d *Driver) describe(ctx context.Context, o *order, i settings.Image) error {
 	o.attempt = attempt{Dir: d.Environment.TempDir, Runner: runner(), Job: o.job.ID, Project: o.job.Project, Started: time.Now()}
@@ -178,7 +216,7 @@ func (d *Driver) lifetime(j Job) time.Duration {
 	return most
 }
 
-// spec describes a VM of the executor.
+// spec describes a VM of the executor, and holds its tools disk.
 func (d *Driver) spec(ctx context.Context, name string, mark Mark, b Base, i settings.Image, m settings.Machine, n settings.Network) (vm.LastingSpec, error) {
 	if err := demandDisk(ctx, mark.Image, b, m.Disk); err != nil {
 		return vm.LastingSpec{}, err
@@ -198,7 +236,7 @@ func (d *Driver) spec(ctx context.Context, name string, mark Mark, b Base, i set
 		s.Seed = func(path string) error { return d.WriteSeed(path, name) }
 	}
 	if d.Tools != nil {
-		path, err := d.Tools(ctx)
+		path, err := d.hold(ctx, func() (string, error) { return d.Tools(ctx) })
 		if err != nil {
 			return s, err
 		}

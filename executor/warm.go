@@ -48,7 +48,8 @@ func (d *Driver) BootWarm(ctx context.Context, w WarmSpec) (domain string, err e
 	if err != nil {
 		return "", err
 	}
-	base, err := d.base(ctx, name, image)
+	defer d.letGo()
+	base, err := d.heldBase(ctx, name, image)
 	if err != nil {
 		return "", err
 	}
@@ -166,6 +167,6 @@ func (d *Driver) Digest(ctx context.Context, image string) (string, error) {
 // Anew returns the same Driver with a connection of its own.
 func (d *Driver) Anew() *Driver {
 	other := *d
-	other.node = nil
+	other.node, other.held = nil, nil
 	return &other
 }

@@ -184,7 +184,8 @@ func newImagePruneCommand(pool *imagePool) *cobra.Command {
 		Use:   "prune",
 		Short: "Remove old VM images that no job uses",
 		Long: `prune removes, of each name, all but the newest images, except those that are the backing file of another file in the pool,
-where a job's VM has its disk, and those that the executor's settings pin by their digest. What it removed is printed.`,
+where a job's VM has its disk, those that a job has chosen that still waits for room on the host, and those that the executor's
+settings pin by their digest. What it removed is printed.`,
 		Example: "  debcloud executor image prune --keep 2",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -192,15 +193,11 @@ where a job's VM has its disk, and those that the executor's settings pin by the
 			if err != nil {
 				return err
 			}
-			inUse, err := vmimage.Used(cmd.Context(), dir)
-			if err != nil {
-				return err
-			}
 			pinned, err := pinnedImages(*pool.settings)
 			if err != nil {
 				return err
 			}
-			removed, err := vmimage.Prune(cmd.Context(), dir, keep, func(i vmimage.Image) bool { return pinned[i.Digest] || inUse(i) })
+			removed, err := vmimage.Prune(cmd.Context(), dir, keep, func(i vmimage.Image) bool { return pinned[i.Digest] })
 			for _, i := range removed {
 				fmt.Fprintln(cmd.OutOrStdout(), i.Path)
 			}

@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/internal/progress"
@@ -41,7 +39,7 @@ func Import(ctx context.Context, pool, source, name string) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
-	unlock, err := lock(ctx, pool, unix.LOCK_EX)
+	unlock, err := lock(ctx, pool)
 	if err != nil {
 		return Image{}, err
 	}
@@ -63,13 +61,21 @@ func Import(ctx context.Context, pool, source, name string) (Image, error) {
 		return Image{}, fault.Inputf("the image of %s has digest %s where its build document says %s: it was altered; build it again", source, i.Digest, want)
 	}
 	i.Name, i.Source, i.Imported = name, filepath.Base(disk), time.Now().UTC().Truncate(time.Millisecond)
-	if err := os.Rename(filepath.Join(partial, "image"), filePath(pool, i.Digest)); err != nil {
+	if err := i.place(filepath.Join(partial, "image"), filePath(pool, i.Digest)); err != nil {
 		return Image{}, err
 	}
 	if err := write(pool, i); err != nil {
 		return Image{}, err
 	}
 	return read(pool, documentPath(pool, i.Name, i.Digest))
+}
+
+// place brings the file to its name. One that is there already stays: somebody may hold it.
+func (i Image) place(partial, path string) error {
+	if info, err := os.Stat(path); err == nil && info.Size() == i.Size {
+		return nil
+	}
+	return os.Rename(partial, path)
 }
 
 // open finds the disk image of source and, where a document tells, its digest.
@@ -187,8 +193,8 @@ func qemuImg(ctx context.Context, args ...string) ([]byte, error) {
 
 var qcow2Magic = []byte("QFI\xfb")
 
-// Used tells which images are the backing file of a qcow2 file in the pool: some VM has its disk there.
-func Used(ctx context.Context, pool string) (func(Image) bool, error) {
+// usedFiles names the files that are the backing file of a qcow2 file in the pool: some VM has its disk there.
+func usedFiles(ctx context.Context, pool string) (map[string]bool, error) {
 	entries, err := os.ReadDir(pool)
 	if err != nil {
 		return nil, fault.Inputf("pool of VM images: %w", err)
@@ -205,7 +211,7 @@ func Used(ctx context.Context, pool string) (func(Image) bool, error) {
 			used[filepath.Base(backing)] = true
 		}
 	}
-	return func(i Image) bool { return used[filepath.Base(i.Path)] }, nil
+	return used, nil
 }
 
 // backingFile reads the header of a qcow2 file (QEMU, docs/interop/qcow2.txt); "" where there is none.

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/hold"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
@@ -161,20 +162,15 @@ func FindDigest(pool, digest string) (Image, error) {
 	return images[at], nil
 }
 
-// Hold keeps Prune away until release is called: from the choice of an image until an overlay on it exists, say. Many may hold
-// a pool at once.
-func Hold(ctx context.Context, pool string) (release func(), err error) {
-	return lock(ctx, pool, unix.LOCK_SH)
-}
-
-// lock waits for the pool's lock as long as ctx lasts. The kernel lets go of it when the process ends.
-func lock(ctx context.Context, pool string, how int) (func(), error) {
+// lock waits for the pool's lock, which imports and prunes take, as long as ctx lasts. The kernel lets go of it when the process
+// ends.
+func lock(ctx context.Context, pool string) (func(), error) {
 	f, err := os.OpenFile(filepath.Join(pool, ".vmimage.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fault.Inputf("pool of VM images: %w", err)
 	}
 	for {
-		err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB)
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
 			return func() { _ = f.Close() }, nil
 		}
@@ -189,13 +185,13 @@ func lock(ctx context.Context, pool string, how int) (func(), error) {
 	}
 }
 
-// Prune removes of each name all but the newest keep images, except those that are in use, and returns what it removed. A
-// file goes with the last document that names it.
-func Prune(ctx context.Context, pool string, keep int, inUse func(Image) bool) ([]Image, error) {
+// Prune removes of each name all but the newest keep images, and returns what it removed. Pinned images stay, and those that a VM has
+// its disk on or that are held (internal/hold) for one that is about to. A file goes with the last document that names it.
+func Prune(ctx context.Context, pool string, keep int, pinned func(Image) bool) ([]Image, error) {
 	if keep < 1 {
 		return nil, fault.Inputf("to keep %d VM images of each name would remove those that jobs get: keep at least 1", keep)
 	}
-	unlock, err := lock(ctx, pool, unix.LOCK_EX)
+	unlock, err := lock(ctx, pool)
 	if err != nil {
 		return nil, err
 	}
@@ -204,13 +200,26 @@ func Prune(ctx context.Context, pool string, keep int, inUse func(Image) bool) (
 	if err != nil {
 		return nil, err
 	}
-	removed := []Image{}
+	old := map[Image]bool{}
 	newer := map[string]int{}
-	kept := map[string]bool{} // by name of the file
 	for _, i := range images {
 		newer[i.Name]++
-		if newer[i.Name] <= keep || inUse(i) {
-			kept[filepath.Base(i.Path)] = true
+		if newer[i.Name] > keep && !pinned(i) {
+			old[i] = true
+		}
+	}
+	free, release := nobodys(old)
+	defer release()
+	used, err := usedFiles(ctx, pool) // after that: who held an image until now has his disk on it
+	if err != nil {
+		return nil, err
+	}
+	removed := []Image{}
+	kept := map[string]bool{} // by name of the file
+	for _, i := range images {
+		file := filepath.Base(i.Path)
+		if !old[i] || !free[i.Path] || used[file] {
+			kept[file] = true
 			continue
 		}
 		if err := context.Cause(ctx); err != nil {
@@ -222,6 +231,26 @@ func Prune(ctx context.Context, pool string, keep int, inUse func(Image) bool) (
 		removed = append(removed, i)
 	}
 	return removed, sweep(pool, kept)
+}
+
+// nobodys tells which files are held by nobody, and keeps them so until release is called.
+func nobodys(images map[Image]bool) (free map[string]bool, release func()) {
+	free = map[string]bool{}
+	var releases []func()
+	for i := range images {
+		if free[i.Path] {
+			continue // by another name
+		}
+		if release, ok := hold.Free(i.Path); ok {
+			free[i.Path] = true
+			releases = append(releases, release)
+		}
+	}
+	return free, func() {
+		for _, release := range releases {
+			release()
+		}
+	}
 }
 
 // sweep removes image files without a document, and what killed imports left.
