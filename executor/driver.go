@@ -35,6 +35,9 @@ type Driver struct {
 	// Tools makes the tools disk of the host's programs, if there is none yet, and returns its path. Nil: the image has
 	// its own agent and gitlab-runner.
 	Tools func(ctx context.Context) (path string, err error)
+	// PruneTools removes the tools disks of other versions that are no VM's, and returns their paths; inUse lists all VMs' disks.
+	// Nil: nobody does.
+	PruneTools func(ctx context.Context, inUse func(context.Context) ([]string, error)) ([]string, error)
 	// Imported returns the image that was imported into the pool under a name, or that with the digest.
 	Imported func(ctx context.Context, pool, name, digest string) (Base, error)
 	// WriteSeed writes a disk that makes a plain image start the agent.

@@ -9,6 +9,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/internal/nocloud"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
@@ -22,10 +23,12 @@ type Reaped struct {
 	Attempts []string `json:"attempts"`
 	// Entries are shares of the host's budget that nobody held any more.
 	Entries []string `json:"entries"`
+	// Files are tools disks that nobody uses any more, and what killed processes left half written.
+	Files []string `json:"files"`
 }
 
 // Reap removes what belongs to attempts that are over: domains by their metadata, files without a domain, notes and
-// directories of Runners that were killed, shares of the budget. A job that still runs keeps everything, and its domain gets
+// directories of Runners that were killed, shares of the budget, tools disks of versions that are gone. A job that still runs keeps everything, and its domain gets
 // its share back where the ledger has lost it. What is not the executor's is not touched.
 func (d *Driver) Reap(ctx context.Context) (Reaped, error) {
 	var r Reaped
@@ -50,7 +53,7 @@ func (d *Driver) Reap(ctx context.Context) (Reaped, error) {
 			r.Removed = append(r.Removed, m.Lasting.Name)
 		}
 	}
-	errs = append(errs, d.reapStrays(ctx, &r), d.reapAttempts(ctx, &r), d.reapLedger(ctx, &r, living), d.node.SweepConsoles(d.Settings.Console.Keep))
+	errs = append(errs, d.reapStrays(ctx, &r), d.reapAttempts(ctx, &r), d.reapLedger(ctx, &r, living), d.reapPool(ctx, &r), d.node.SweepConsoles(d.Settings.Console.Keep))
 	d.countReaped(ctx, r)
 	return r, errors.Join(errs...)
 }
@@ -172,6 +175,26 @@ func (d *Driver) reapAttempts(ctx context.Context, r *Reaped) error {
 		r.Attempts = append(r.Attempts, a.Dir)
 	}
 	return errors.Join(errs...)
+}
+
+// reapPool removes files of the storage pool that no domain's name leads to.
+func (d *Driver) reapPool(ctx context.Context, r *Reaped) error {
+	pool, err := d.node.Pool(ctx)
+	if err != nil {
+		return err
+	}
+	seeds, err := nocloud.Sweep(pool)
+	var disks []string
+	if d.PruneTools != nil {
+		var err2 error
+		disks, err2 = d.PruneTools(ctx, d.node.Disks)
+		err = errors.Join(err, err2)
+	}
+	for _, path := range append(seeds, disks...) {
+		d.Log.InfoContext(ctx, "reaping a file that nobody uses", "path", path)
+		r.Files = append(r.Files, path)
+	}
+	return err
 }
 
 // reapLedger holds the budget's ledger against the domains that there are. It gives back last: a cleanup beside it may end a VM

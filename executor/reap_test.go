@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -13,6 +14,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/executor/runnertest"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/executor/tools"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 	"salsa.debian.org/cloud-team/debcloud/internal/process"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
@@ -148,5 +150,68 @@ func TestReapAdoptsTheLiving(t *testing.T) {
 	}
 	if len(s.Entries) != 1 || s.Entries[0].ID != namePrefix+"lives" || !slices.Equal(r.Adopted, []string{namePrefix + "lives"}) {
 		t.Errorf("entries %+v, adopted %q", s.Entries, r.Adopted)
+	}
+}
+
+// Files of the pool that no domain's name leads to: another's domain has one of the two tools disks.
+func TestReapPool(t *testing.T) {
+	d, b := beddedDriver(t)
+	agent, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.PruneTools = func(ctx context.Context, inUse func(context.Context) ([]string, error)) ([]string, error) {
+		return tools.Prune(ctx, tools.Spec{Debcloud: agent, Dir: b.Pool}, inUse)
+	}
+	in := func(name string) string { return filepath.Join(b.Pool, name) }
+	unused, used := in("debcloud-tools-1111111111111111.raw"), in("debcloud-tools-2222222222222222.raw")
+	left := []string{in("seed-1"), in(".debcloud-tools-1")}
+	stay := []string{in("seed-2"), in(".debcloud-tools-2"), in("seed-mine")}
+	for _, path := range append(left, stay...) {
+		if err := os.Mkdir(path, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{unused, used} {
+		if err := os.WriteFile(path, make([]byte, 1<<20), 0o444); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range append(left, unused, used, in("seed-mine")) {
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-25*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other, err := vm.Connect(t.Context(), vm.NodeOptions{URI: b.Daemon.URI(), Namespace: Namespace + "/other", PoolDir: b.Pool, RunDir: b.Run, LogDir: b.Dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	theirs := haltedSpec(t, d, "theirs", Mark{})
+	theirs.Metadata = fmt.Appendf(nil, "<vm xmlns=%q/>", Namespace+"/other")
+	theirs.Disks = []vm.Disk{{Path: used, Serial: tools.Serial}}
+	if err := other.Create(t.Context(), theirs); err != nil {
+		t.Fatal(err)
+	}
+	if found := b.Left(t, Namespace); len(found) != 5 {
+		t.Errorf("a bed sees only %q", found)
+	}
+	r, err := d.Reap(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(r.Files)
+	if want := slices.Sorted(slices.Values(append(left, unused))); !slices.Equal(r.Files, want) {
+		t.Errorf("removed %q, want %q", r.Files, want)
+	}
+	for _, path := range append(left, unused) {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("%s is still there", path)
+		}
+	}
+	for _, path := range append(stay, used) {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -109,7 +109,7 @@ func withDriver(c *cobra.Command, path string, e executor.Environment, use func(
 	d := &executor.Driver{
 		Settings: s, Environment: e, Stdout: c.OutOrStdout(), Stderr: c.ErrOrStderr(), Log: log, Version: version(), Metrics: recorder,
 		Claim: store.Claims(ledger, s), Withdraw: store.Withdraw, Kept: store.Kept,
-		Tools: toolsDisk(s), Imported: importedImage, WriteSeed: tools.WriteSeed,
+		Tools: toolsDisk(s), PruneTools: pruneTools(s), Imported: importedImage, WriteSeed: tools.WriteSeed,
 	}
 	defer d.Close()
 	return use(d)
@@ -123,25 +123,46 @@ const (
 
 // toolsDisk makes the tools disk of the agent, which is this program, and the host's gitlab-runner.
 func toolsDisk(s *settings.Settings) func(context.Context) (string, error) {
-	agent := os.Getenv(agentVariable)
-	if agent == noAgent {
+	if os.Getenv(agentVariable) == noAgent {
 		return nil
 	}
 	return func(ctx context.Context) (string, error) {
-		if agent == "" {
-			own, err := os.Executable()
-			if err != nil {
-				return "", err
-			}
-			agent = own
+		spec, err := toolsSpec(s)
+		if err != nil {
+			return "", err
 		}
-		runner := s.GitlabRunner
-		if _, err := os.Stat(runner); err != nil {
-			runner = ""
-		}
-		disk, err := tools.Make(ctx, tools.Spec{Debcloud: agent, Runner: runner, Dir: s.Pool.Path})
+		disk, err := tools.Make(ctx, spec)
 		return disk.Path, err
 	}
+}
+
+// pruneTools removes the disks of other versions of the two.
+func pruneTools(s *settings.Settings) func(context.Context, func(context.Context) ([]string, error)) ([]string, error) {
+	if os.Getenv(agentVariable) == noAgent {
+		return nil
+	}
+	return func(ctx context.Context, inUse func(context.Context) ([]string, error)) ([]string, error) {
+		spec, err := toolsSpec(s)
+		if err != nil {
+			return nil, err
+		}
+		return tools.Prune(ctx, spec, inUse)
+	}
+}
+
+func toolsSpec(s *settings.Settings) (tools.Spec, error) {
+	spec := tools.Spec{Debcloud: os.Getenv(agentVariable), Runner: s.GitlabRunner, Dir: s.Pool.Path}
+	if spec.Debcloud == "" {
+		own, err := os.Executable()
+		if err != nil {
+			return spec, err
+		}
+		spec.Debcloud = own
+	}
+	if _, err := os.Stat(spec.Runner); err != nil {
+		spec.Runner = ""
+	}
+	return spec, nil
 }
 
 // importedImage finds an image that "executor image import" put into the pool.
@@ -160,7 +181,8 @@ func newReapCommand(path *string) *cobra.Command {
 		Use:   "reap",
 		Short: "Remove what belongs to jobs that are over",
 		Long: `reap removes VMs, files, shares of the budget and directories of jobs whose Runner was killed, has ended them, or whose
-deadline has passed. Jobs that still run keep everything. What does not carry the executor's metadata is not touched.`,
+deadline has passed, and tools disks of earlier versions that no VM uses. Jobs that still run keep everything. What does not
+carry the executor's metadata is not touched.`,
 		Example: "  debcloud executor reap -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -183,7 +205,7 @@ func printReaped(out io.Writer, r executor.Reaped) {
 		what  string
 		names []string
 	}{
-		{"removed", r.Removed}, {"removed files of", r.Strays}, {"removed", r.Attempts}, {"gave back the share of", r.Entries}, {"adopted", r.Adopted},
+		{"removed", r.Removed}, {"removed files of", r.Strays}, {"removed", r.Attempts}, {"removed", r.Files}, {"gave back the share of", r.Entries}, {"adopted", r.Adopted},
 	} {
 		for _, name := range line.names {
 			fmt.Fprintf(out, "%s %s\n", line.what, name)

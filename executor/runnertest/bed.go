@@ -117,7 +117,8 @@ log: {file: %[7]s, level: debug}
 	return text + o.More
 }
 
-// Left lists what is there that belongs to jobs: domains, files, notes of attempts and Runner's directories.
+// Left lists what is there that belongs to jobs: domains, files, also half written ones, notes of attempts and Runner's
+// directories.
 func (b *Bed) Left(t testing.TB, namespace string) []string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -135,7 +136,7 @@ func (b *Bed) Left(t testing.TB, namespace string) []string {
 	for _, d := range all {
 		found = append(found, "domain "+d.Name)
 	}
-	for _, pattern := range []string{filepath.Join(b.Pool, "debcloud-job-*"), filepath.Join(b.Run, "debcloud-job-*"), filepath.Join(b.State, "attempts", "*"), filepath.Join(b.Temp, "*")} {
+	for _, pattern := range []string{filepath.Join(b.Pool, "debcloud-job-*"), filepath.Join(b.Pool, "seed-*"), filepath.Join(b.Pool, ".debcloud-tools-[0-9]*"), filepath.Join(b.Run, "debcloud-job-*"), filepath.Join(b.State, "attempts", "*"), filepath.Join(b.Temp, "*")} {
 		paths, _ := filepath.Glob(pattern)
 		found = append(found, paths...)
 	}

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -27,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/hold"
 )
 
 // How a guest finds the disk, and where the units of vmimages/runner mount it.
@@ -60,18 +62,10 @@ const (
 // Make returns the disk of s, and makes it where it is not there yet. It needs mkfs.ext4 and debugfs (package e2fsprogs), but
 // not root. A program that is missing, or a debcloud that is no static one, is an Input error.
 func Make(ctx context.Context, s Spec) (Disk, error) {
-	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
-		return Disk{}, fault.Inputf("tools disk: %w", err)
-	}
-	programs := []program{{name: "debcloud", path: s.Debcloud}}
-	if s.Runner != "" {
-		programs = append(programs, program{name: "gitlab-runner", path: s.Runner})
-	}
-	digest, err := digestOf(s.Dir, programs)
+	d, programs, err := s.disk()
 	if err != nil {
 		return Disk{}, err
 	}
-	d := Disk{Path: filepath.Join(s.Dir, prefix+digest[:16]+suffix), Digest: digest}
 	if _, err := os.Stat(d.Path); err == nil {
 		return d, nil
 	}
@@ -79,6 +73,22 @@ func Make(ctx context.Context, s Spec) (Disk, error) {
 		return Disk{}, err
 	}
 	return d, d.make(ctx, s.Dir, programs)
+}
+
+// disk names the disk of s, whether or not it is there.
+func (s Spec) disk() (Disk, []program, error) {
+	if err := os.MkdirAll(s.Dir, 0o755); err != nil {
+		return Disk{}, nil, fault.Inputf("tools disk: %w", err)
+	}
+	programs := []program{{name: "debcloud", path: s.Debcloud}}
+	if s.Runner != "" {
+		programs = append(programs, program{name: "gitlab-runner", path: s.Runner})
+	}
+	digest, err := digestOf(s.Dir, programs)
+	if err != nil {
+		return Disk{}, nil, err
+	}
+	return Disk{Path: filepath.Join(s.Dir, prefix+digest[:16]+suffix), Digest: digest}, programs, nil
 }
 
 // program is a file of the disk.
@@ -284,9 +294,14 @@ func lookPath(name string) (string, error) {
 	return "", exec.ErrNotFound
 }
 
-// Prune removes the disks of dir other than current that are not in use, and what killed runs left there. It returns the paths.
-func Prune(ctx context.Context, dir string, current Disk, inUse func(path string) bool) ([]string, error) {
-	entries, err := os.ReadDir(dir)
+// oldAge is how old a disk is before Prune takes it: another debcloud may still be at work on the host, whose own disk it is.
+const oldAge = 24 * time.Hour
+
+// Prune removes from s.Dir the disks of other programs than those of s that are a day old, nobody holds (internal/hold) and no VM
+// uses, and what killed runs left there. It returns the paths. inUse lists the disks of all VMs of the host; it is asked where
+// there is something to remove.
+func Prune(ctx context.Context, s Spec, inUse func(context.Context) ([]string, error)) ([]string, error) {
+	entries, err := os.ReadDir(s.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -294,26 +309,45 @@ func Prune(ctx context.Context, dir string, current Disk, inUse func(path string
 		return nil, err
 	}
 	var removed []string
+	var errs []error
 	for _, e := range entries {
-		path := filepath.Join(dir, e.Name())
-		old := strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), suffix) && path != current.Path && !inUse(path)
-		left := e.IsDir() && strings.HasPrefix(e.Name(), partial) && abandoned(e)
-		if !old && !left {
-			continue
+		path, gone := filepath.Join(s.Dir, e.Name()), false
+		switch {
+		case strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), suffix) && olderThan(e, oldAge):
+			gone, err = removeUnused(ctx, s, path, inUse)
+		case (e.IsDir() && strings.HasPrefix(e.Name(), partial) || strings.HasPrefix(e.Name(), "."+stampsAt)) && olderThan(e, leftAge):
+			err = os.RemoveAll(path)
+			gone = err == nil
 		}
-		if err := context.Cause(ctx); err != nil {
-			return removed, err
+		errs = append(errs, err)
+		if gone {
+			removed = append(removed, path)
 		}
-		if err := os.RemoveAll(path); err != nil {
-			return removed, err
-		}
-		removed = append(removed, path)
 	}
-	return removed, nil
+	return removed, errors.Join(errs...)
 }
 
-// abandoned tells what a killed run left from what a run is at: none takes an hour.
-func abandoned(e fs.DirEntry) bool {
+func removeUnused(ctx context.Context, s Spec, path string, inUse func(context.Context) ([]string, error)) (bool, error) {
+	if current, _, err := s.disk(); err != nil || path == current.Path {
+		return false, err
+	}
+	release, free := hold.Free(path)
+	if !free {
+		return false, nil
+	}
+	defer release()
+	disks, err := inUse(ctx) // after that: who held it until now has a VM with it
+	if err != nil || slices.ContainsFunc(disks, func(disk string) bool { return filepath.Base(disk) == filepath.Base(path) }) {
+		return false, err
+	}
+	err = os.Remove(path)
+	return err == nil, err
+}
+
+// leftAge tells what a killed run left from what a run is at: none takes an hour.
+const leftAge = time.Hour
+
+func olderThan(e fs.DirEntry, age time.Duration) bool {
 	info, err := e.Info()
-	return err == nil && time.Since(info.ModTime()) > time.Hour
+	return err == nil && time.Since(info.ModTime()) > age
 }

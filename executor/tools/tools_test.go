@@ -2,6 +2,7 @@ package tools
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/binary"
@@ -19,6 +20,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/ext4"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/hold"
 )
 
 // writeProgram writes the header of a static program of x86, and size bytes after it.
@@ -136,15 +138,41 @@ func TestNewVersions(t *testing.T) {
 	if err != nil || third.Path == first.Path {
 		t.Fatalf("%+v, %v", third, err)
 	}
-	killed := filepath.Join(s.Dir, partial+"1")
-	if err := errors.Join(os.Mkdir(killed, 0o700), os.Chtimes(killed, time.Time{}, time.Now().Add(-2*time.Hour))); err != nil {
+	s.Runner = filepath.Join(filepath.Dir(s.Debcloud), "other")
+	writeProgram(t, s.Runner, 4, 5_000_001)
+	fourth, err := Make(t.Context(), s)
+	if err != nil {
 		t.Fatal(err)
 	}
-	removed, err := Prune(t.Context(), s.Dir, third, func(path string) bool { return path == second.Path })
-	if err != nil || len(removed) != 2 {
+	killed, torn, young := filepath.Join(s.Dir, partial+"1"), filepath.Join(s.Dir, "."+stampsAt+"1"), filepath.Join(s.Dir, partial+"2")
+	if err := errors.Join(os.Mkdir(killed, 0o700), os.WriteFile(torn, nil, 0o600), os.Mkdir(young, 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	for path, age := range map[string]time.Duration{killed: 2 * time.Hour, torn: 2 * time.Hour, first.Path: 25 * time.Hour, second.Path: 25 * time.Hour, fourth.Path: 25 * time.Hour} {
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := []string{filepath.Base(second.Path), filepath.Base(third.Path), filepath.Base(fourth.Path), filepath.Base(young), stampsAt}
+	release, err := hold.Keep(t.Context(), first.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A VM has the second one, also where the pool goes by another name; the third is young; the fourth is the one to use.
+	inUse := func(context.Context) ([]string, error) { return []string{"/pool/" + filepath.Base(second.Path)}, nil }
+	if removed, err := Prune(t.Context(), s, inUse); err != nil || len(removed) != 2 {
 		t.Errorf("removed %q, %v", removed, err)
 	}
-	demandOnly(t, s.Dir, filepath.Base(second.Path), filepath.Base(third.Path), stampsAt)
+	demandOnly(t, s.Dir, append(left, filepath.Base(first.Path))...)
+	release()
+	unknown := errors.New("libvirt does not answer")
+	if removed, err := Prune(t.Context(), s, func(context.Context) ([]string, error) { return nil, unknown }); !errors.Is(err, unknown) || len(removed) > 0 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	if removed, err := Prune(t.Context(), s, inUse); err != nil || len(removed) != 1 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	demandOnly(t, s.Dir, left...)
 }
 
 func TestMakeRefuses(t *testing.T) {

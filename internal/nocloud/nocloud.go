@@ -2,9 +2,12 @@
 package nocloud
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/iso9660"
@@ -14,7 +17,7 @@ import (
 // Ridge names, because cloud-init looks for lower case, labelled CIDATA. The disk at path must not exist; it is not
 // left behind when something fails.
 func Write(path string, files map[string]string) error {
-	workspace, err := os.MkdirTemp(filepath.Dir(path), "seed-")
+	workspace, err := os.MkdirTemp(filepath.Dir(path), workspacePrefix)
 	if err != nil {
 		return err
 	}
@@ -29,6 +32,31 @@ func Write(path string, files map[string]string) error {
 		return fmt.Errorf("write the seed disk %s: %w", path, err)
 	}
 	return nil
+}
+
+const workspacePrefix = "seed-"
+
+// Sweep removes what killed processes left in dir while they wrote seed disks there, and returns the paths. None takes an hour.
+func Sweep(dir string) ([]string, error) {
+	found, err := filepath.Glob(filepath.Join(dir, workspacePrefix+"*"))
+	if err != nil {
+		return nil, err
+	}
+	var removed []string
+	var errs []error
+	for _, path := range found {
+		info, err := os.Lstat(path)
+		random := strings.TrimPrefix(filepath.Base(path), workspacePrefix)
+		if err != nil || !info.IsDir() || strings.Trim(random, "0123456789") != "" || time.Since(info.ModTime()) < time.Hour {
+			continue
+		}
+		if err := os.RemoveAll(path); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed = append(removed, path)
+	}
+	return removed, errors.Join(errs...)
 }
 
 func writeISO(path, tree, label string) error {

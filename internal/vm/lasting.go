@@ -166,6 +166,9 @@ func (n *Node) List(ctx context.Context) ([]Lasting, error) {
 	return n.conn.list(ctx, n.options.Namespace)
 }
 
+// Disks lists the files that any domain of the daemon has as a disk, also those that are not this Node's.
+func (n *Node) Disks(ctx context.Context) ([]string, error) { return n.conn.disks(ctx) }
+
 // SetMetadata replaces a domain's metadata.
 func (n *Node) SetMetadata(ctx context.Context, name string, element []byte) error {
 	return n.conn.setMetadata(ctx, name, n.options.Namespace, string(element))

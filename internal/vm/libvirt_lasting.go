@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"os"
@@ -185,6 +186,48 @@ func (c *connection) names(ctx context.Context) (map[string]bool, error) {
 		}
 		return found, nil
 	})
+}
+
+// disks lists the files that are disks of domains, of all that there are.
+func (c *connection) disks(ctx context.Context) ([]string, error) {
+	return bounded(ctx, "list the domains' disks", func() ([]string, error) {
+		all, _, err := c.rpc.ConnectListAllDomains(1, 0)
+		if err != nil {
+			return nil, err
+		}
+		var found []string
+		for _, d := range all {
+			text, err := c.rpc.DomainGetXMLDesc(d, 0)
+			if hasCode(err, libvirt.ErrNoDomain) {
+				continue // gone meanwhile
+			}
+			if err != nil {
+				return nil, err
+			}
+			files, err := diskFiles(text)
+			if err != nil {
+				return nil, err
+			}
+			found = append(found, files...)
+		}
+		return found, nil
+	})
+}
+
+func diskFiles(text string) ([]string, error) {
+	var d struct {
+		Sources []struct {
+			File string `xml:"file,attr"`
+		} `xml:"devices>disk>source"`
+	}
+	err := xml.Unmarshal([]byte(text), &d)
+	var files []string
+	for _, s := range d.Sources {
+		if s.File != "" {
+			files = append(files, s.File)
+		}
+	}
+	return files, err
 }
 
 func (c *connection) look(ctx context.Context, name, namespace string) (l Lasting, err error) {
