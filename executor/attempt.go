@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -106,9 +107,28 @@ func (n notes) all() []attempt {
 	return found
 }
 
+// resultOf says how a call ended. When ctx has ended, that was Runner: it sends SIGTERM for a job that was cancelled or has run for
+// too long.
+func resultOf(ctx context.Context, err error) metrics.Result {
+	_, script := errors.AsType[*ScriptFailure](err)
+	_, final := errors.AsType[refusal](err)
+	switch {
+	case err == nil:
+		return metrics.Success
+	case script:
+		return metrics.ScriptFailure
+	case final:
+		return metrics.Refused
+	case ctx.Err() != nil:
+		return metrics.Cancelled
+	default:
+		return metrics.SystemFailure
+	}
+}
+
 // worse is the worse of two results.
 func worse(a, b metrics.Result) metrics.Result {
-	rank := map[metrics.Result]int{"": 0, metrics.Success: 1, metrics.ScriptFailure: 2, metrics.SystemFailure: 3}
+	rank := map[metrics.Result]int{"": 0, metrics.Success: 1, metrics.ScriptFailure: 2, metrics.Refused: 3, metrics.Cancelled: 4, metrics.SystemFailure: 5}
 	if rank[b] > rank[a] {
 		return b
 	}

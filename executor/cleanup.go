@@ -13,16 +13,23 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	}
 	err := d.removeAttempt(ctx, d.Environment.TempDir)
 	if a, ok := d.notes().read(d.Environment.TempDir); ok {
-		if a.Result != "" && d.Metrics != nil {
-			d.Metrics.JobFinished(ctx, a.Result)
-		}
-		// Runner removes its directory after this call. Should it be killed before, nobody would know of it any more, and it
-		// holds the job's token.
-		if err == nil {
-			err = errors.Join(removeAttemptDir(a.Dir), d.notes().remove(a.Dir))
-		}
+		return d.finish(ctx, a, err)
 	}
 	return err
+}
+
+// finish counts how an attempt ended, and ends its note, unless something of it could not be removed.
+func (d *Driver) finish(ctx context.Context, a attempt, failed error) error {
+	if a.Result != "" && d.Metrics != nil {
+		d.Metrics.JobFinished(ctx, a.Result)
+	}
+	if failed != nil {
+		a.Result = "" // it is counted
+		return errors.Join(failed, d.notes().write(a))
+	}
+	// Runner removes its directory after this call. Should it be killed before, nobody would know of it any more, and it
+	// holds the job's token.
+	return errors.Join(removeAttemptDir(a.Dir), d.notes().remove(a.Dir))
 }
 
 // removeAttempt removes the domains of an attempt, siblings first, and what it holds of the host's budget.

@@ -32,6 +32,14 @@ type order struct {
 
 // Prepare gives the job a VM whose agent answers. What it has begun it takes away again when it fails.
 func (d *Driver) Prepare(ctx context.Context) error {
+	err := d.prepare(ctx)
+	if err != nil { // else the stages will tell
+		d.note(resultOf(ctx, err))
+	}
+	return err
+}
+
+func (d *Driver) prepare(ctx context.Context) error {
 	begun := time.Now()
 	ctx, stop := d.whileRunnerLives(ctx)
 	defer stop()

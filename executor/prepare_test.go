@@ -2,10 +2,16 @@ package executor
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/hold"
 )
@@ -60,5 +66,53 @@ func TestSettleHolds(t *testing.T) {
 			t.Fatalf("%s is held for ever", path)
 		}
 		release()
+	}
+}
+
+// Each attempt is counted once, by its worst call.
+func TestResults(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, row := range []struct {
+		summary string
+		call    func(*Driver) error
+		want    string
+	}{
+		{"an image that is not there", func(d *Driver) error { d.Environment.Image = "none"; return d.Prepare(t.Context()) }, "refused"},
+		{"a response that cannot be read", func(d *Driver) error {
+			return errors.Join(os.WriteFile(d.Environment.JobResponseFile, []byte("{"), 0o600), d.Prepare(t.Context()))
+		}, "system_failure"},
+		{"cancelled in prepare", func(d *Driver) error { return d.Prepare(ended) }, "cancelled"},
+		{"a stage without a script", func(d *Driver) error { return d.Run(t.Context(), "/nowhere", "build_script") }, "system_failure"},
+		{"cancelled in a stage", func(d *Driver) error { return d.Run(ended, d.Environment.JobResponseFile, "build_script") }, "cancelled"},
+	} {
+		s := settings.Default()
+		s.State, s.Run, s.Console.Dir = t.TempDir(), t.TempDir(), t.TempDir()
+		s.Metrics.Textfile, s.Libvirt.URI = filepath.Join(s.State, "m.prom"), "qemu:///system?socket=/nowhere"
+		recorder, err := metrics.Open(s, nil, "v1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := &Driver{Settings: s, Metrics: recorder, Log: slog.New(slog.DiscardHandler), Stdout: io.Discard, Stderr: io.Discard}
+		asks(t, d)
+		if err := d.Config(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := row.call(d); err == nil {
+			t.Errorf("%s: no error", row.summary)
+		}
+		for _, failed := range []error{errors.New("something stays"), nil} {
+			a, ok := d.notes().read(d.Environment.TempDir)
+			if err := d.finish(t.Context(), a, failed); !ok || (err == nil) != (failed == nil) {
+				t.Errorf("%s: %v, after %v", row.summary, err, failed)
+			}
+		}
+		text, err := os.ReadFile(s.Metrics.Textfile)
+		if want := fmt.Sprintf("debcloud_executor_jobs_total{result=%q} 1\n", row.want); err != nil || !strings.Contains(string(text), want) || strings.Count(string(text), "} 1\n") != 2 {
+			t.Errorf("%s: want %s and the version: %v\n%s", row.summary, want, err, text)
+		}
+	}
+	if worse(metrics.Cancelled, metrics.Success) != metrics.Cancelled || worse(metrics.Cancelled, metrics.SystemFailure) != metrics.SystemFailure {
+		t.Error("a stage after a cancel changes what it was")
 	}
 }

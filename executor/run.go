@@ -22,7 +22,7 @@ import (
 // runs further stages in it after a graceful cancel.
 func (d *Driver) Run(ctx context.Context, script, stage string) error {
 	err := d.run(ctx, script, stage)
-	d.note(err)
+	d.note(resultOf(ctx, err))
 	return err
 }
 
@@ -96,18 +96,12 @@ func (d *Driver) scriptFailed(code int) error {
 	return &ScriptFailure{Code: code}
 }
 
-// note keeps the worst result of the attempt's stages for the metrics.
-func (d *Driver) note(err error) {
-	result := metrics.SystemFailure
-	if err == nil {
-		result = metrics.Success
-	} else if _, own := errors.AsType[*ScriptFailure](err); own {
-		result = metrics.ScriptFailure
-	}
+// note keeps the worst result of the attempt's calls for the metrics.
+func (d *Driver) note(result metrics.Result) {
 	if a, ok := d.notes().read(d.Environment.TempDir); ok && worse(a.Result, result) != a.Result {
 		a.Result = worse(a.Result, result)
 		if err := d.notes().write(a); err != nil {
-			d.Log.Warn("the result of a stage cannot be noted", "error", err)
+			d.Log.Warn("the result of a call cannot be noted", "error", err)
 		}
 	}
 }

@@ -32,7 +32,7 @@ type counts struct {
 
 // fill makes every series there is, at zero where it never counted, so that the first event is seen as an increase.
 func (c *counts) fill() {
-	c.Jobs = withKeys(c.Jobs, Success, ScriptFailure, SystemFailure)
+	c.Jobs = withKeys(c.Jobs, Success, ScriptFailure, Refused, Cancelled, SystemFailure)
 	c.Prepare = withKeys(c.Prepare, "cold", "warm")
 	c.Reaped = withKeys(c.Reaped, Domain, Volume, Directory, Entry)
 }
@@ -86,7 +86,7 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	jobsDesc    = describe("jobs_total", "Jobs that ended, by result: success, script_failure, system_failure.", "result")
+	jobsDesc    = describe("jobs_total", "Attempts at jobs that ended, by result: success, script_failure, refused, cancelled, system_failure.", "result")
 	prepareDesc = describe("prepare_seconds", "Time of prepare without the wait for room, by start: cold (the VM was booted) or warm (it stood ready).", "start")
 	bootDesc    = describe("boot_seconds", "Time from power-on until the agent in the VM answered.")
 	waitDesc    = describe("admission_wait_seconds", "Time that jobs waited for room on the host.")

@@ -23,13 +23,15 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 )
 
-// Result is how a job's VM came to its end.
+// Result is how an attempt of Runner at a job ended.
 type Result string
 
 const (
 	Success       Result = "success"        // every stage ended with 0
 	ScriptFailure Result = "script_failure" // a stage's script failed
-	SystemFailure Result = "system_failure" // anything else failed
+	Refused       Result = "refused"        // the job asked for what it cannot have
+	Cancelled     Result = "cancelled"      // Runner ended a call: the job was cancelled, or its time was over
+	SystemFailure Result = "system_failure" // anything else failed, prepare included
 )
 
 // Kind is what the reaper took away.
@@ -63,7 +65,7 @@ func Open(s *settings.Settings, l Ledger, version string) (*Recorder, error) {
 	return &Recorder{dir: dir, textfile: s.Metrics.Textfile, ledger: l, version: version}, nil
 }
 
-// JobFinished counts a job, once, in its cleanup.
+// JobFinished counts an attempt at a job, once, in its cleanup. Runner attempts a job anew whose prepare failed.
 func (r *Recorder) JobFinished(ctx context.Context, result Result) {
 	r.record(ctx, func(c *counts) { c.Jobs[result]++ })
 }

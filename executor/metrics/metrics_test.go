@@ -104,7 +104,7 @@ func TestOverProcesses(t *testing.T) {
 	}
 	got := values(t, text)
 	for series, want := range map[string]float64{
-		"jobs_total/success": 80, "jobs_total/system_failure": 0, "prepare_seconds/warm count": 80, "prepare_seconds/cold count": 0,
+		"jobs_total/success": 80, "jobs_total/system_failure": 0, "jobs_total/cancelled": 0, "jobs_total/refused": 0, "prepare_seconds/warm count": 80, "prepare_seconds/cold count": 0,
 		"prepare_seconds/warm <= 0.25": 0, "prepare_seconds/warm <= 0.5": 80, "prepare_seconds/warm <= 600": 80, "reaped_total/domain": 0, "build_info/v1": 1,
 	} {
 		if v, ok := got[series]; !ok || v != want {
