@@ -151,15 +151,19 @@ func (d *Driver) own(ctx context.Context) (machine, error) {
 // remove takes a VM away with everything that belongs to it, its siblings first, and gives its share of the host back.
 func (d *Driver) remove(ctx context.Context, name string) error {
 	ctx = context.WithoutCancel(ctx)
-	err := d.node.Remove(ctx, name)
-	if err != nil {
+	if err := d.node.Remove(ctx, name); err != nil {
 		return err
 	}
+	return d.release(ctx, name)
+}
+
+// release gives a VM's share of the host back.
+func (d *Driver) release(ctx context.Context, name string) error {
 	l, err := d.ledger()
 	if err != nil {
 		return err
 	}
-	return l.Release(ctx, name)
+	return l.Release(context.WithoutCancel(ctx), name)
 }
 
 // whileRunnerLives ends the context when the Runner that called is gone: a killed Runner does not tell its drivers.

@@ -344,6 +344,9 @@ func (d *Driver) boot(ctx context.Context, o order) (time.Duration, error) {
 		return 0, err
 	}
 	defer grant.Done()
+	if err := d.node.Renew(ctx); err != nil { // libvirtd may have been restarted while the job waited
+		return 0, errors.Join(err, d.release(ctx, o.spec.Name))
+	}
 	if err := d.node.Create(ctx, o.spec); err != nil {
 		d.Log.ErrorContext(ctx, "a virtual machine does not start", "domain", o.spec.Name, "job", o.job.ID, "error", err)
 		return 0, errors.Join(err, d.remove(ctx, o.spec.Name))

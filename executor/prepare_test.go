@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/executor/metrics"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
@@ -114,5 +115,41 @@ func TestResults(t *testing.T) {
 	}
 	if worse(metrics.Cancelled, metrics.Success) != metrics.Cancelled || worse(metrics.Cancelled, metrics.SystemFailure) != metrics.SystemFailure {
 		t.Error("a stage after a cancel changes what it was")
+	}
+}
+
+// A job that waits for room does not lose its turn because libvirtd is restarted meanwhile.
+func TestBootAfterRestart(t *testing.T) {
+	d, b := beddedDriver(t)
+	if err := b.Daemon.Kill(); err != nil { // and it comes back
+		t.Fatal(err)
+	}
+	o := order{job: Job{ID: 1, Project: "a/b"}, spec: haltedSpec(t, d, namePrefix+"1", Mark{For: forJob, Job: 1}), need: settings.Resources{VMs: 1, CPUs: 1}}
+	if _, err := d.boot(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if m := lookedAt(t, d, namePrefix+"1"); m.Job != 1 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// Where libvirtd stays away, the share of the host does not stay with the job.
+func TestBootWithoutDaemon(t *testing.T) {
+	d, b := beddedDriver(t)
+	if err := b.Daemon.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	o := order{job: Job{ID: 1, Project: "a/b"}, spec: haltedSpec(t, d, namePrefix+"1", Mark{For: forJob, Job: 1}), need: settings.Resources{VMs: 1, CPUs: 1}}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // a restart is waited for longer
+	defer cancel()
+	if _, err := d.boot(ctx, o); err == nil {
+		t.Error("booted by nobody")
+	}
+	l, err := d.ledger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err := l.Snapshot(t.Context()); err != nil || len(s.Entries) > 0 {
+		t.Errorf("still holds %+v: %v", s.Entries, err)
 	}
 }

@@ -122,6 +122,12 @@ func (c *connection) close() {
 	_ = c.conn.Close()
 }
 
+// answers tells whether the daemon is still at the other end.
+func (c *connection) answers(ctx context.Context) bool {
+	_, err := bounded(ctx, "look whether it is there", func() (uint64, error) { return c.rpc.ConnectGetLibVersion() })
+	return err == nil
+}
+
 // create starts a transient domain whose processors do not run yet. It is not left behind when ctx ends: what
 // libvirtd has begun, it finishes, and the caller must be able to destroy it.
 func (c *connection) create(ctx context.Context, xml string) error {

@@ -96,6 +96,19 @@ func (n *Node) redial(ctx context.Context) error {
 	}
 }
 
+// Renew connects anew where the connection has ended, as it does when the daemon is restarted.
+func (n *Node) Renew(ctx context.Context) error {
+	if n.conn.answers(ctx) {
+		return nil
+	}
+	dead := n.conn
+	if err := n.redial(ctx); err != nil {
+		return err
+	}
+	dead.close()
+	return nil
+}
+
 // Close ends the connection. The domains stay.
 func (n *Node) Close() {
 	if n.conn != nil {
