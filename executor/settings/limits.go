@@ -50,13 +50,15 @@ func (s *Settings) ImageNames() []string {
 
 // MachineFor returns the size of a job's VM: what it asks for (zero values: nothing), else the project's default, else
 // the image's, else everybody's. project is the full path, image a name of the allow-list. More than the least of the
-// three maxima is refused, and a default above it is lowered to it.
+// three maxima is refused, as is less memory than any VM boots with, and a default above the maximum is lowered to it.
 func (s *Settings) MachineFor(project, image string, asked Machine) (Machine, error) {
 	limits := []Limits{s.limitsOf(project), s.Images[image].Limits, s.Limits}
 	most := leastMaximum(limits)
 	switch {
 	case asked.CPUs < 0 || asked.Memory < 0 || asked.Disk < 0:
 		return Machine{}, fault.Inputf("a VM of %d processors, %v memory and %v disk cannot be", asked.CPUs, asked.Memory, asked.Disk)
+	case asked.Memory > 0 && asked.Memory < leastMemory:
+		return Machine{}, fault.Inputf("%v of memory, by DEBCLOUD_MEMORY, are too little for any VM: at least %v", asked.Memory, Size(leastMemory))
 	case most.CPUs > 0 && asked.CPUs > most.CPUs:
 		return Machine{}, fault.Inputf("%d processors are more than the %d that project %s may have with image %s", asked.CPUs, most.CPUs, project, image)
 	case most.Memory > 0 && asked.Memory > most.Memory:

@@ -188,6 +188,8 @@ projects:
 		{"too many processors", "team/images", "big", Machine{CPUs: 7}, Machine{}, "7 processors are more than the 6 that project team/images may have with image big"},
 		{"too much memory", "team/other", "big", Machine{Memory: 4 * gib}, Machine{}, "4GiB of memory are more than the 3GiB"},
 		{"too much disk", "else/where", "lean", Machine{Disk: 61 * gib}, Machine{}, "61GiB of disk are more than the 60GiB"},
+		{"too little memory to boot with", "else/where", "lean", Machine{Memory: 1 << 20}, Machine{}, "1MiB of memory, by DEBCLOUD_MEMORY, are too little for any VM: at least 128MiB"},
+		{"the least memory", "else/where", "lean", Machine{Memory: 128 << 20}, Machine{1, 128 << 20, 20 * gib}, ""},
 		{"less than nothing", "else/where", "lean", Machine{CPUs: -1}, Machine{}, "cannot be"},
 	} {
 		got, err := s.MachineFor(row.project, row.image, row.asked)
