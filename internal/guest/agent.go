@@ -23,9 +23,11 @@ const AgentPort = "org.debian.debcloud.0"
 // secretPrefix begins the SMBIOS OEM string that carries a Secret.
 const secretPrefix = "org.debian.debcloud.secret:"
 
-// Secret is what the host and one VM's agent share, and nobody else: both derive their SSH keys from it, so each knows
-// that it speaks with the other. The guest finds it among its SMBIOS OEM strings, where only its root can read it. It
-// marshals as text.
+// Secret is what the host and one VM's agent share: both derive their SSH keys from it, so each knows that it speaks with the
+// other, and not with another VM or an earlier boot. The guest finds it among its SMBIOS OEM strings, where only its root can
+// read it. On the host it is no secret from local users: it stands in QEMU's arguments, and in the domain's metadata, which
+// libvirt's read-only socket tells everybody. What keeps them from the agent is the mode of the port's socket. It marshals as
+// text.
 type Secret [32]byte
 
 // NewSecret makes the secret of a new VM.

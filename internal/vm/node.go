@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
 
 // NodeOptions say where lasting domains live. Zero values get the default that is named.
@@ -242,11 +243,20 @@ func (n *Node) removeDaemonLog(ctx context.Context, name string) {
 	}
 }
 
-// DaemonLog returns the end of what libvirt and QEMU wrote about a lasting domain.
+// DaemonLog returns the end of what libvirt and QEMU wrote about a lasting domain: whole lines, and without its SMBIOS OEM strings,
+// which are how secrets come into a guest.
 func (n *Node) DaemonLog(name string) string {
-	b, _ := readEnd(n.daemonLog(name), 4096)
-	return strings.TrimSpace(string(b))
+	const most = 4096
+	b, _ := readEnd(n.daemonLog(name), most)
+	text := string(b)
+	if len(text) == most { // the first line may have lost its beginning, by which a secret is known
+		_, text, _ = strings.Cut(text, "\n")
+	}
+	return strings.TrimSpace(oemStrings.ReplaceAllString(text, "$1(hidden)"))
 }
+
+// oemStrings are those of QEMU's option -smbios, and what is called a secret, wherever that is.
+var oemStrings = lazyregexp.New(`(type=11,value=|\.secret:)[^\s'"<]+`)
 
 // SweepConsoles removes the logs of consoles to which nothing was written for so long. Remove leaves them, for those who
 // ask later what happened.
