@@ -98,20 +98,18 @@ func (p Patience) retry(ctx context.Context, task *progress.Task, region string,
 }
 
 // Failure makes one error, one sentence, of those of the regions, of a number of regions in all. It is nil where none failed, and of
-// kind fault.Outside where trying again may help in each of them.
+// kind fault.Outside where trying again may help in one of them.
 func Failure(failed map[string]error, of int) error {
 	if len(failed) == 0 {
 		return nil
 	}
 	var list []error
 	var texts []string
-	kind, hint := fault.Outside, ""
+	kind, hint := fault.Work, ""
 	for _, region := range slices.Sorted(maps.Keys(failed)) {
 		err := failed[region]
 		list, texts = append(list, err), append(texts, region+": "+err.Error())
-		if fault.KindOf(err) != fault.Outside {
-			kind = fault.KindOf(err)
-		}
+		kind = max(kind, fault.KindOf(err))
 		if hint == "" {
 			hint = fault.HintOf(err)
 		}

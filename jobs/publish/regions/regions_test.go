@@ -38,7 +38,7 @@ func TestEverywhere(t *testing.T) {
 		t.Errorf("failed: %v", failed)
 	}
 	err := Failure(failed, 4)
-	if text := "2 of 4 regions failed: north: refused; south: no answer"; err.Error() != text || fault.KindOf(err) != fault.Input || !errors.Is(err, refused) {
+	if text := "2 of 4 regions failed: north: refused; south: no answer"; err.Error() != text || fault.KindOf(err) != fault.Outside || !errors.Is(err, refused) {
 		t.Errorf("%v, kind %v", err, fault.KindOf(err))
 	}
 }
@@ -50,6 +50,9 @@ func TestFailureIsOneSentence(t *testing.T) {
 	err := Failure(map[string]error{"b": fault.WithHint(fault.Outsidef("late"), "wait"), "a": fault.Outsidef("late")}, 2)
 	if strings.Contains(err.Error(), "\n") || fault.KindOf(err) != fault.Outside || fault.HintOf(err) != "wait" {
 		t.Errorf("%q, kind %v, hint %q", err, fault.KindOf(err), fault.HintOf(err))
+	}
+	if err := Failure(map[string]error{"a": fault.Inputf("no such region"), "b": fault.Inputf("no such region")}, 3); fault.KindOf(err) != fault.Input {
+		t.Errorf("where no retry helps: %v, kind %v", err, fault.KindOf(err))
 	}
 }
 
