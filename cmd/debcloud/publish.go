@@ -40,7 +40,8 @@ Targets (--to):
 
 Stages: private uploads, registers, copies to every region and verifies; only the owner sees the image. public also makes it
 public, has "latest" lead to it and deprecates its predecessor. With --plan no image becomes public unless every one that
-the plan has for its release is among those named, in the same version; "--plan matrix" takes what the matrix says.
+the plan has for its release is among those named, in the same version; "--plan matrix" takes what the matrix says. A region that
+fails keeps an image neither from the other regions nor its release from becoming public there.
 
 Run again it changes nothing. Killed anywhere, the same command goes on from there. Two publishers of one image wait for each
 other. It writes NAME.upload-PROVIDER.json, with an Upload document a region, beside the build.

@@ -14,10 +14,12 @@ import (
 
 // All publishes several images at one place. At stage Public it is all or none: every image passes the gates and is at the
 // place, privately, before the first one becomes public, and where o.Plan is set, none does so unless every cell that the
-// plan has for its release is among them, in the same version. What is missing is listed in an error of kind fault.Input.
+// plan has for its release is among them, in the same version. What is missing is listed in an error of kind fault.Input. An
+// image that is not in every region is there all the same: it becomes public where it is.
 //
 // Images that the place does not take, and those that are not in the plan, are passed over with a message. The images
-// that can be published are, whatever happens to others at the same stage; the error tells of all.
+// that can be published are, whatever happens to others at the same stage; the error tells of all, and is of kind fault.Outside where
+// a retry may help each of them.
 func All(ctx context.Context, paths []string, o Options) ([]*Result, error) {
 	stage, err := parseStage(o.Stage)
 	if err != nil {
@@ -34,11 +36,9 @@ func All(ctx context.Context, paths []string, o Options) ([]*Result, error) {
 		}
 	}
 	if stage == Public && (o.Plan != nil || len(set) > 1) {
-		o.Stage = Private
-		if _, err := set.publish(ctx, o); err != nil {
+		if err := set.bring(ctx, o); err != nil {
 			return nil, err
 		}
-		o.Stage = Public
 	}
 	return set.publish(ctx, o)
 }
@@ -148,7 +148,25 @@ func (s set) demandComplete(o Options) error {
 	return nil
 }
 
-// publish publishes each image at o.Stage and joins what failed.
+// bring has every image at the place, privately. A region that lacks one is no reason to stop: stage Public tries it again and
+// tells of it.
+func (s set) bring(ctx context.Context, o Options) error {
+	o.Stage = Private
+	results, err := s.publish(ctx, o)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return err
+	case len(results) < len(s):
+		return fmt.Errorf("nothing becomes public, as only %d of %d images are there: %w", len(results), len(s), err)
+	}
+	slog.WarnContext(ctx, "not in every region yet; these are tried again, and the others become public", "target", o.Target.Name, "error", err)
+	return nil
+}
+
+// publish publishes each image at o.Stage and joins what failed. There is a result of each image that is there, were it in one
+// region only.
 func (s set) publish(ctx context.Context, o Options) ([]*Result, error) {
 	var results []*Result
 	var failed []error
@@ -170,8 +188,16 @@ func (s set) publish(ctx context.Context, o Options) ([]*Result, error) {
 		return results, failed[0]
 	}
 	if len(failed) > 1 {
-		err := fmt.Errorf("%d of %d images were not published: %w", len(failed), len(s), errors.Join(failed...))
-		return results, err
+		return results, joined(failed, len(s))
 	}
 	return results, nil
+}
+
+// joined is one error of several images. It is of kind fault.Outside where each is; what someone has to look at comes before that.
+func joined(failed []error, of int) error {
+	kind := fault.Outside
+	for _, err := range failed {
+		kind = min(kind, fault.KindOf(err))
+	}
+	return &fault.Error{Kind: kind, Err: fmt.Errorf("%d of %d images were not published, or not in every region: %w", len(failed), of, errors.Join(failed...))}
 }

@@ -47,7 +47,8 @@ var suites = []string{"check", "boot"}
 
 // Publish reads the build, demands a passing report on the same digest, has o.To publish the image, and writes
 // the Upload documents. A refused image is an error of kind fault.Input. Where the Publisher returned both a Publication and an
-// error, some regions failed: the documents tell of the others, and Publish returns both, too.
+// error, some regions failed: the documents tell of the others, and Publish returns both, too, the error of kind fault.Outside,
+// whatever is wrong with those regions.
 func Publish(ctx context.Context, o Options) (*Result, error) {
 	stage, err := parseStage(o.Stage)
 	if err != nil {
@@ -62,8 +63,11 @@ func Publish(ctx context.Context, o Options) (*Result, error) {
 	if failed != nil {
 		failed = fmt.Errorf("publish %s: %w", img.Name(), failed)
 	}
-	if publication == nil {
+	if publication == nil || failed != nil && len(publication.Uploads) == 0 {
 		return nil, failed
+	}
+	if failed != nil {
+		failed = &fault.Error{Kind: fault.Outside, Err: failed}
 	}
 	path, err := img.writeUploads(o, publication.Uploads)
 	if err != nil {

@@ -32,8 +32,8 @@ const (
 // final: the place holds another image under that name, or one that is not ours; the credentials are for another account or lack
 // a right; the image is not what its documents say. After any error nothing public has changed but what Publish reports.
 //
-// Where one region fails the others go on: Publish then returns both, a Publication of what is there and an error that names the
-// regions which failed.
+// Where one region fails the others go on: Publish then returns both, a Publication of what is there, at the stage that was asked
+// for, and an error that names the regions which failed.
 type Publisher interface {
 	// Provider is the word by which commands name the place's kind, and part of NAME.upload-PROVIDER.json.
 	Provider() string

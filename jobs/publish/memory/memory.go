@@ -143,7 +143,7 @@ func (w *work) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// everywhere brings the image into all regions and returns its identifiers there, "" where it failed.
+// everywhere brings the image into all regions, at that stage, and returns its identifiers there, "" where it failed.
 func (w *work) everywhere(ctx context.Context, stage publish.Stage) ([]string, error) {
 	regions := w.target.Regions
 	ids := make([]string, len(regions))
@@ -159,7 +159,11 @@ func (w *work) everywhere(ctx context.Context, stage publish.Stage) ([]string, e
 	group.SetLimit(8)
 	for i := range regions[1:] {
 		group.Go(func() error {
-			ids[i+1], errs[i+1] = w.region(ctx, regions[i+1], ids[0], stage)
+			id, err := w.region(ctx, regions[i+1], ids[0], stage)
+			if err == nil {
+				ids[i+1] = id
+			}
+			errs[i+1] = err
 			return nil
 		})
 	}
