@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -188,6 +189,44 @@ func TestPromoteNeedsAll(t *testing.T) {
 		}
 		if len(needs) != want || taken == 0 {
 			t.Errorf("promotion to %s needs %d jobs and takes %d, want %d", provider, len(needs), taken, want)
+		}
+	}
+}
+
+// TestSomeRegionsWarn: what a publication ends with becomes a job's failure, or its warning where the image is in some regions.
+func TestSomeRegionsWarn(t *testing.T) {
+	jobs := resolved(t, lay(t, load(t, ""), image.Daily, Layout{Templates: everything(t)}, Selection{Releases: []string{"trixie"}})[0].JSON)
+	for _, row := range []struct {
+		job      string
+		code     int    // of debcloud publish
+		document string // that it left
+		want     int
+		warns    bool
+	}{
+		{"publish trixie ec2 amd64 aws", 0, "x.upload-aws.json", 0, false},
+		{"publish trixie ec2 amd64 aws", 3, "x.upload-aws.json", 4, true},
+		{"publish trixie ec2 amd64 aws", 3, "x.build.json", 3, false},
+		{"publish trixie ec2 amd64 aws", 2, "x.upload-aws.json", 2, false},
+		{"publish trixie ec2 amd64 directory", 1, "x.build.json", 1, false},
+		{"promote trixie aws", 3, "x.upload-aws.json", 3, true},
+		{"promote trixie aws", 2, "x.upload-aws.json", 2, false},
+	} {
+		dir := t.TempDir()
+		program := fmt.Sprintf("#!/bin/sh\nmkdir out\ntouch out/%s\nexit %d\n", row.document, row.code)
+		if err := os.WriteFile(filepath.Join(dir, "debcloud"), []byte(program), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		job := jobs[row.job]
+		var script []string
+		for _, line := range job["script"].([]any) {
+			script = append(script, line.(string))
+		}
+		shell := exec.Command("bash", "-euc", strings.Join(script, "\n"))
+		shell.Dir, shell.Env = dir, append(os.Environ(), "DEBCLOUD_CELLS=x")
+		out, _ := shell.CombinedOutput() // the exit code is looked at
+		code := shell.ProcessState.ExitCode()
+		if warns := strings.Contains(compact(t, job["allow_failure"]), fmt.Sprint("[", code, "]")); code != row.want || warns != row.warns {
+			t.Errorf("%s, after exit code %d with %s: %d, a warning %v: %s", row.job, row.code, row.document, code, warns, out)
 		}
 	}
 }
