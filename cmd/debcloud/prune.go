@@ -27,8 +27,8 @@ type) is deprecated, hidden some days later, and deleted some days after that, w
 that only it needed; so are those that nothing ever needed. The days, and how many stay, stand in the matrix under
 "retention"; a type that is not there is kept for ever.
 
-The newest public image of a family always stays, and so does what has no known date, what something refers to, and
-what debcloud did not make. Each call moves an image one state on, so one that was forgotten for a year is not gone at once.`,
+The newest image of a family that users see always stays, and so does what has no known date, what something refers to, and
+what debcloud did not make. What is private or hidden, by hand too, is not counted among the newest. Each call moves an image one state on, so one that was forgotten for a year is not gone at once.`,
 		Example: `  debcloud prune --to aws --dry-run
   debcloud prune --to directory:public --tree public`,
 		Args: cobra.NoArgs,

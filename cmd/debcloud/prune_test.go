@@ -26,10 +26,12 @@ type timeTravel struct {
 	place  *memory.Publisher
 	policy holding.Policy
 	before map[string]holding.Item
+	used   string // ID of an image that a VM runs of
 }
 
 // TestFourHundredDays publishes a daily a day and a release every 60 days, prunes every night with the matrix' own policy, and looks
-// at what is there then.
+// at what is there then. Every tenth daily never becomes public, a VM runs of one, and one is withdrawn by hand, after which none comes for
+// 40 days.
 func TestFourHundredDays(t *testing.T) {
 	config, err := generator.Load(t.Context(), "")
 	if err != nil {
@@ -45,12 +47,23 @@ func TestFourHundredDays(t *testing.T) {
 	cloud.Now = func() time.Time { return w.now }
 	w.place = memory.New(cloud, target.Target{Name: "memory", Provider: "memory", Regions: []string{"north", "south"}}, j, nil)
 	for n := range 400 {
-		w.publish(image.Daily, byte(n))
-		if n%60 == 0 {
-			w.publish(image.Published, byte(n))
+		switch {
+		case n%10 == 5:
+			w.publish(image.Daily, publish.Private, byte(n))
+		case n <= 300 || n > 340:
+			w.publish(image.Daily, publish.Public, byte(n))
 		}
-		if n == 100 {
+		if n%60 == 0 {
+			w.publish(image.Published, publish.Public, byte(n))
+		}
+		switch n {
+		case 100:
 			w.cutUpload()
+		case 200:
+			w.used = w.newest("north", image.Daily)[0].ID
+			cloud.Refer(w.used, "a running VM")
+		case 300:
+			w.withdraw()
 		}
 		w.prune()
 		w.now = w.now.AddDate(0, 0, 1)
@@ -58,13 +71,34 @@ func TestFourHundredDays(t *testing.T) {
 	w.demand()
 }
 
-func (w *timeTravel) publish(kind image.UploadType, seed byte) {
+func (w *timeTravel) publish(kind image.UploadType, stage publish.Stage, seed byte) {
 	w.t.Helper()
 	img := publishtest.Image(w.t, publishtest.Options{Vendor: "ec2", Version: w.now.Format("20060102") + "-1", Size: 128 << 10, Seed: seed, Type: kind})
-	if _, err := w.place.Publish(w.t.Context(), img, publish.Public); err != nil {
+	if _, err := w.place.Publish(w.t.Context(), img, stage); err != nil {
 		w.t.Fatal(err)
 	}
 	img.Close()
+}
+
+// newest lists what users see of a type in a region, the newest first, as many as the policy keeps.
+func (w *timeTravel) newest(region string, kind image.UploadType) []holding.Item {
+	w.t.Helper()
+	seen := slices.DeleteFunc(w.items(), func(it holding.Item) bool {
+		return it.Kind != holding.Image || it.Region != region || it.UploadType != kind || !it.Public || it.State == holding.Hidden
+	})
+	slices.SortFunc(seen, func(a, b holding.Item) int { return b.Created.Compare(a.Created) })
+	return seen[:min(len(seen), w.policy.Types[kind].Keep)]
+}
+
+// withdraw hides the newest dailies by hand.
+func (w *timeTravel) withdraw() {
+	for _, region := range []string{"north", "south"} {
+		it := w.newest(region, image.Daily)[0]
+		if err := w.place.Hide(w.t.Context(), it); err != nil {
+			w.t.Fatal(err)
+		}
+		delete(w.before, it.ID) // it skipped a state
+	}
 }
 
 // cutUpload leaves half a snapshot.
@@ -93,6 +127,12 @@ func (w *timeTravel) items() []holding.Item {
 // prune retires, and holds every change against what was there a day before.
 func (w *timeTravel) prune() {
 	w.t.Helper()
+	var stay []holding.Item
+	for _, region := range []string{"north", "south"} {
+		for kind := range w.policy.Types {
+			stay = append(stay, w.newest(region, kind)...)
+		}
+	}
 	_, err := prune.Run(w.t.Context(), w.place, prune.Options{Policy: w.policy, Now: func() time.Time { return w.now }, Plan: func([]prune.Step) error { return nil }})
 	if err != nil {
 		w.t.Fatalf("%s: %v", w.now.Format(time.DateOnly), err)
@@ -110,6 +150,14 @@ func (w *timeTravel) prune() {
 			w.t.Errorf("%s: %s was deleted while %s since %s", w.now.Format(time.DateOnly), old.Name, old.State, old.Since)
 		}
 	}
+	for _, it := range stay {
+		if after[it.ID].State != it.State || !after[it.ID].Public {
+			w.t.Errorf("%s: %s, one of the newest that users see, was %s and is %s", w.now.Format(time.DateOnly), it.Name, it.State, after[it.ID].State)
+		}
+	}
+	if it := after[w.used]; w.used != "" && !it.Public {
+		w.t.Errorf("%s: %s is in use, and %s", w.now.Format(time.DateOnly), w.used, it.State)
+	}
 	w.before = after
 }
 
@@ -118,7 +166,14 @@ func (w *timeTravel) demand() {
 	count := map[string]int{}
 	referred := map[string]bool{}
 	for _, it := range w.items() {
-		count[it.Region+" "+string(it.UploadType)+" "+string(it.Kind)+" "+string(it.State)]++
+		key := it.Region + " " + string(it.UploadType) + " " + string(it.Kind) + " " + string(it.State)
+		switch {
+		case it.ID == w.used:
+			key = "used"
+		case it.Kind == holding.Image && !it.Public && it.State != holding.Hidden:
+			key = it.Region + " private"
+		}
+		count[key]++
 		for _, id := range it.RefersTo {
 			referred[id] = true
 		}
@@ -138,6 +193,9 @@ func (w *timeTravel) demand() {
 		releases := count[region+" release image current"] + count[region+" release image deprecated"]
 		if count[region+" release image current"] != 1 || releases < release.Keep || releases+count[region+" release image hidden"] > 7 {
 			w.t.Errorf("%s has %d releases shown: %v", region, releases, count)
+		}
+		if n := count[region+" private"]; n == 0 || n > 1+int(daily.HideAfter/(10*24*time.Hour)) {
+			w.t.Errorf("%s has %d private dailies: %v", region, n, count)
 		}
 	}
 	if n := count["north daily snapshot current"]; n > daily.Keep+int((daily.HideAfter+daily.DeleteAfter)/(24*time.Hour)) {

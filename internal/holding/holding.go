@@ -48,7 +48,7 @@ type Item struct {
 	ReferencedBy []string // what else needs it and is no Item: a running VM, a launch template, a share
 	// Ours: debcloud made it, by a mark that only debcloud sets. What is not ours is listed, as it may refer to ours, and left alone.
 	Ours bool
-	// Public: everyone sees it.
+	// Public: everyone sees it, where State is not Hidden. Whether one that is Hidden is still Public is the provider's.
 	Public bool
 
 	// ReplacedBy is the ID of the newest Item of the family. Pruning sets it when it has the Item deprecated.

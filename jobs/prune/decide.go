@@ -31,9 +31,10 @@ type Step struct {
 // others refer to is deleted after them. What is not ours gets no Step.
 //
 // An image goes from deprecated to hidden to deleted, one state a call and each in its time, as the policy of its upload type
-// has it. It stays where it is among the newest of its family, where its age, type, version or family is not known, or
-// where no policy is for its type; the newest public image of a family always stays. What something refers to is neither
-// hidden nor deleted. Everything else is deleted with the last Item that refers to it, or, where none ever did, when
+// has it. It stays where it is among the newest of its family that users see, where its age, type, version or family is not known, or
+// where no policy is for its type. The newest image of a family that users see always stays, and so does all that is newer; where
+// they see none, the newest that they did. One that is private or hidden takes no place from those that they see, whether pruning
+// or someone's hand made it so. What something refers to is neither hidden nor deleted. Everything else is deleted with the last Item that refers to it, or, where none ever did, when
 // it is as old as an orphan has to be.
 func Decide(items []holding.Item, policy holding.Policy, now time.Time) []Step {
 	d := decision{policy: policy, now: now, referrers: map[string][]place{}, deleted: map[place]bool{}}
@@ -113,16 +114,37 @@ func newer(a, b holding.Item) int {
 	return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(a.ID, b.ID))
 }
 
+// shown tells whether users see and start an image now. A deprecated one is shown where it is public: pruning deprecates private
+// ones, too.
+func shown(it holding.Item) bool { return it.Public && it.State != holding.Hidden }
+
+// lasting is the index of the image that stays whatever its age, in a family that is sorted, newest first: the newest that users see. Where
+// they see none it is the newest that is public all the same, else the newest hidden one, as most providers hide an image by taking
+// it from the public. It is the number of images where none was ever public.
+func lasting(family []holding.Item) int {
+	for _, is := range []func(holding.Item) bool{
+		shown,
+		func(it holding.Item) bool { return it.Public },
+		func(it holding.Item) bool { return it.State == holding.Hidden },
+	} {
+		if i := slices.IndexFunc(family, is); i >= 0 {
+			return i
+		}
+	}
+	return len(family)
+}
+
 // retire decides on the images of one family, newest first.
 func (d *decision) retire(family []holding.Item) {
-	newest := "" // the newest that was ever public
-	shown := 0
-	for _, it := range family {
-		it.ReplacedBy = newest
+	last := lasting(family)
+	places := 0 // of the policy's, taken so far
+	for i, it := range family {
 		rule, ruled := d.policy.Types[it.UploadType]
-		wasPublic := it.Public || it.State != holding.Current
-		if wasPublic {
-			shown++
+		if shown(it) {
+			places++
+		}
+		if i > last {
+			it.ReplacedBy = family[last].ID
 		}
 		switch _, err := image.ParseVersion(it.Version); {
 		case it.Family == "" || it.UploadType == "":
@@ -133,15 +155,12 @@ func (d *decision) retire(family []holding.Item) {
 			d.add(Keep, it, "its age is not known")
 		case !ruled || rule.Keep < 1:
 			d.add(Keep, it, "no policy is for type %s", it.UploadType)
-		case newest == "":
+		case i <= last:
 			d.add(Keep, it, "the family has no newer public image")
-		case wasPublic && shown <= rule.Keep:
-			d.add(Keep, it, "number %d of the %d newest", shown, rule.Keep)
+		case shown(it) && places <= rule.Keep:
+			d.add(Keep, it, "number %d of the %d newest", places, rule.Keep)
 		default:
 			d.age(it, rule)
-		}
-		if wasPublic && newest == "" {
-			newest = it.ID
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -48,6 +49,9 @@ func snapshot(id string, days int) holding.Item {
 	return holding.Item{ID: id, Name: id, Kind: holding.Snapshot, Region: "north", Created: today.AddDate(0, 0, -days), State: holding.Current, Ours: true}
 }
 
+func private(it *holding.Item) { it.Public = false }
+func public(it *holding.Item)  { it.Public = true }
+
 func TestDecide(t *testing.T) {
 	refers := func(to string) func(*holding.Item) {
 		return func(it *holding.Item) { it.RefersTo = []string{to} }
@@ -71,9 +75,20 @@ func TestDecide(t *testing.T) {
 		{"deprecated since nobody knows when", append(newest, daily(400, in(holding.Deprecated, 0), func(it *holding.Item) { it.Since = time.Time{} })), "img-400", Deprecate, "nobody knows"},
 		{"hidden since nobody knows when", append(newest, daily(400, in(holding.Hidden, 0), func(it *holding.Item) { it.Since = time.Time{} })), "img-400", Hide, "nobody knows"},
 		{"the last of a family, old and hidden", []holding.Item{daily(400, in(holding.Hidden, 300))}, "img-400", Keep, "no newer public image"},
-		{"the last public one, though newer ones wait to become public", []holding.Item{daily(0, func(it *holding.Item) { it.Public = false }), daily(400, in(holding.Deprecated, 300))}, "img-400", Keep, "no newer public image"},
-		{"one that waits to become public", []holding.Item{daily(0, func(it *holding.Item) { it.Public = false }), daily(1)}, "img-0", Keep, ""},
-		{"one that never became public", append(newest, daily(30, func(it *holding.Item) { it.Public = false })), "img-30", Deprecate, ""},
+		{"the last public one, though newer ones wait to become public", []holding.Item{daily(0, private), daily(400, in(holding.Deprecated, 300))}, "img-400", Keep, "no newer public image"},
+		{"one that waits to become public", []holding.Item{daily(0, private), daily(1)}, "img-0", Keep, ""},
+		{"one that never became public", append(newest, daily(30, private)), "img-30", Deprecate, ""},
+		{"a private one that was deprecated takes no place", []holding.Item{daily(0), daily(1, in(holding.Deprecated, 1), private), daily(2)}, "img-2", Keep, "number 2 of the 2 newest"},
+		{"one that was hidden takes no place", []holding.Item{daily(0), daily(1, in(holding.Hidden, 1)), daily(2)}, "img-2", Keep, "number 2 of the 2 newest"},
+		{"a private one that was deprecated goes on", append(newest, daily(9, in(holding.Deprecated, 7), private)), "img-9", Hide, "deprecated since"},
+		{"the last that users see, though the newest was hidden by hand", []holding.Item{daily(0, in(holding.Hidden, 0)), daily(1, in(holding.Deprecated, 300)), daily(2, in(holding.Deprecated, 300)), daily(3, in(holding.Deprecated, 300))}, "img-1", Keep, "no newer public image"},
+		{"the next one then", []holding.Item{daily(0, in(holding.Hidden, 0)), daily(1), daily(2), daily(3)}, "img-2", Keep, "number 2 of the 2 newest"},
+		{"the one after it then", []holding.Item{daily(0, in(holding.Hidden, 0)), daily(1), daily(2), daily(3)}, "img-3", Deprecate, "not one of the 2 newest"},
+		{"the newest, hidden by hand, though an older one is seen", []holding.Item{daily(0, in(holding.Hidden, 300)), daily(1)}, "img-0", Keep, "no newer public image"},
+		{"the newest of a family that nobody sees", []holding.Item{daily(400, in(holding.Hidden, 300)), daily(401, in(holding.Hidden, 300))}, "img-400", Keep, "no newer public image"},
+		{"an older one of a family that nobody sees", []holding.Item{daily(400, in(holding.Hidden, 300)), daily(401, in(holding.Hidden, 300))}, "img-401", Delete, "hidden since"},
+		{"the newest public one, where hidden ones stay public", []holding.Item{daily(400, in(holding.Hidden, 300)), daily(401, in(holding.Hidden, 300), public)}, "img-401", Keep, "no newer public image"},
+		{"an old one of a family that was never public", []holding.Item{daily(0, private), daily(400, private)}, "img-400", Keep, "no newer public image"},
 		{"no known date", append(newest, daily(50, in(holding.Hidden, 40), func(it *holding.Item) { it.Created = time.Time{} })), "img-50", Keep, "its age is not known"},
 		{"no known version", append(newest, daily(50, in(holding.Hidden, 40), func(it *holding.Item) { it.Version = "12.1" })), "img-50", Keep, `its version "12.1"`},
 		{"no known family", append(newest, daily(50, in(holding.Hidden, 40), func(it *holding.Item) { it.Family = "" })), "img-50", Keep, "what it is of"},
@@ -107,6 +122,51 @@ func TestDecideNamesTheSuccessor(t *testing.T) {
 		if s.Action == Deprecate && s.Item.ReplacedBy != "img-0" {
 			t.Errorf("%s is replaced by %q", s.Item.ID, s.Item.ReplacedBy)
 		}
+	}
+}
+
+// nightly decides and does it, as a place that hides by taking an image from the public, until nothing changes any more.
+func nightly(t *testing.T, items []holding.Item, p holding.Policy) map[string]holding.Item {
+	t.Helper()
+	now := today
+	for range 200 {
+		left := map[string]holding.Item{}
+		for _, s := range Decide(items, p, now) {
+			it := s.Item
+			switch s.Action {
+			case Deprecate:
+				it.State, it.Since = holding.Deprecated, now
+			case Hide:
+				it.State, it.Since, it.Public = holding.Hidden, now, false
+			case Delete:
+				continue
+			}
+			left[it.ID] = it
+		}
+		items = slices.Collect(maps.Values(left))
+		now = now.Add(oneDay)
+	}
+	left := map[string]holding.Item{}
+	for _, it := range items {
+		left[it.ID] = it
+	}
+	return left
+}
+
+// TestPrivateImagesTakeNoPlaces: what pruning itself makes of an image that never became public must not push out one that is.
+func TestPrivateImagesTakeNoPlaces(t *testing.T) {
+	left := nightly(t, []holding.Item{daily(0), daily(1, private), daily(2), daily(3)}, policy)
+	if len(left) != 2 || left["img-0"].State != holding.Current || left["img-2"].State != holding.Current {
+		t.Errorf("%v", left)
+	}
+}
+
+// TestHiddenByHand: with one place, and the newest withdrawn by hand, the last that users see stays for ever.
+func TestHiddenByHand(t *testing.T) {
+	one := holding.Policy{Types: map[image.UploadType]holding.Retention{image.Daily: {Keep: 1, HideAfter: 7 * oneDay, DeleteAfter: 30 * oneDay}}}
+	left := nightly(t, []holding.Item{daily(0, in(holding.Hidden, 0)), daily(1), daily(2)}, one)
+	if last := left["img-1"]; last.State != holding.Current || !last.Public || len(left) != 2 || left["img-0"].State != holding.Hidden {
+		t.Errorf("%v", left)
 	}
 }
 

@@ -156,9 +156,22 @@ func (c *Cloud) setState(id string, s holding.State, replacedBy string) error {
 	return nil
 }
 
+// Refer has something that is no Item, as a running VM, refer to one.
+func (c *Cloud) Refer(id, by string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t := c.items[id]; t != nil {
+		t.ReferencedBy = append(t.ReferencedBy, by)
+	}
+}
+
 func (c *Cloud) delete(id string) error {
-	if c.items[id] == nil {
+	it := c.items[id]
+	if it == nil {
 		return nil
+	}
+	if len(it.ReferencedBy) > 0 {
+		return fault.Inputf("%s is in use by %s", id, it.ReferencedBy[0])
 	}
 	for _, t := range c.items {
 		if slices.Contains(t.RefersTo, id) {
