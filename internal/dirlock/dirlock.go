@@ -3,10 +3,14 @@
 package dirlock
 
 import (
+	"context"
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/pause"
 )
 
 var (
@@ -17,7 +21,7 @@ var (
 )
 
 // Try locks a directory without waiting: flock(2). Closing the file gives it back; remove the directory before that. The error is
-// ErrTaken, ErrReplaced, or that of opening the directory.
+// ErrTaken, ErrReplaced, or that of opening or locking the directory.
 func Try(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -28,7 +32,10 @@ func Try(dir string) (*os.File, error) {
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		_ = f.Close()
-		return nil, ErrTaken
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EINTR) {
+			return nil, ErrTaken
+		}
+		return nil, err
 	}
 	mine, err1 := f.Stat()
 	there, err2 := os.Stat(dir)
@@ -37,4 +44,20 @@ func Try(dir string) (*os.File, error) {
 		return nil, ErrReplaced
 	}
 	return f, nil
+}
+
+// Wait is Try that waits for another holder; taken is called once, before it does.
+func Wait(ctx context.Context, dir string, taken func()) (*os.File, error) {
+	for first := true; ; first = false {
+		f, err := Try(dir)
+		if !errors.Is(err, ErrTaken) {
+			return f, err
+		}
+		if first {
+			taken()
+		}
+		if err := pause.For(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
 }
