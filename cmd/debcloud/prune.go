@@ -28,7 +28,10 @@ that only it needed; so are those that nothing ever needed. The days, and how ma
 "retention"; a type that is not there is kept for ever.
 
 The newest image of a family that users see always stays, and so does what has no known date, what something refers to, and
-what debcloud did not make. What is private or hidden, by hand too, is not counted among the newest. Each call moves an image one state on, so one that was forgotten for a year is not gone at once.`,
+what debcloud did not make. What is private or hidden, by hand too, is not counted among the newest. Each call moves an image one state on, so one that was forgotten for a year is not gone at once.
+
+With --tree the tree's upload documents and index lose what is hidden at the target, also what an earlier call hid before it was
+killed, or someone's hand. Nothing is deleted that they still have.`,
 		Example: `  debcloud prune --to aws --dry-run
   debcloud prune --to directory:public --tree public`,
 		Args: cobra.NoArgs,
@@ -50,18 +53,22 @@ what debcloud did not make. What is private or hidden, by hand too, is not count
 			if !ok {
 				return fault.Inputf("provider %s cannot be pruned", t.Provider)
 			}
-			gone := []holding.Item{}
-			r, err := prune.Run(c.Context(), holder, prune.Options{
+			var broken error
+			o := prune.Options{
 				Policy: config.Retention(), DryRun: dryRun,
 				Plan: func(steps []prune.Step) error { return printPrunePlan(c, steps, all) },
-				Gone: func(it holding.Item) { gone = append(gone, it) },
-			})
+			}
+			if tree != "" {
+				o.Gone = func(gone []holding.Item) (err error) {
+					broken, err = dropFromIndex(c.Context(), tree, gone)
+					return err
+				}
+			}
+			r, err := prune.Run(c.Context(), holder, o)
 			if r == nil {
 				return err
 			}
-			if tree != "" && len(gone) > 0 {
-				err = errors.Join(err, dropFromIndex(c.Context(), tree, gone))
-			}
+			err = errors.Join(err, broken)
 			if _, printErr := fmt.Fprintf(c.ErrOrStderr(), "%d kept, %d deprecated, %d hidden, %d deleted\n", r.Kept, r.Deprecated, r.Hidden, r.Deleted); printErr != nil {
 				return printErr
 			}
@@ -75,15 +82,17 @@ what debcloud did not make. What is private or hidden, by hand too, is not count
 	return c
 }
 
-// dropFromIndex takes what is gone out of a tree's upload documents and writes its index anew.
-func dropFromIndex(ctx context.Context, tree string, gone []holding.Item) error {
-	for _, it := range gone {
-		if err := index.DropUpload(tree, it); err != nil {
-			return err
-		}
+// dropFromIndex takes what is gone out of a tree's upload documents and writes its index anew. broken tells of manifests that the
+// index lacks, which is no reason not to prune.
+func dropFromIndex(ctx context.Context, tree string, gone []holding.Item) (broken, err error) {
+	if err := index.DropUploads(ctx, tree, gone); err != nil {
+		return nil, err
 	}
-	_, err := index.Write(ctx, tree)
-	return err
+	r, err := index.Write(ctx, tree)
+	if r != nil {
+		return err, nil
+	}
+	return nil, err
 }
 
 func printPrunePlan(c *cobra.Command, steps []prune.Step, all bool) error {

@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/dirlock"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
@@ -37,11 +38,16 @@ type Result struct {
 
 // Write indexes the tree dir and puts the finder there. JSON files of other kinds are passed over with a warning. One that has a
 // manifest's name and cannot be read as one is left out too, and Write returns an error after it has written
-// everything else.
+// everything else. Two writers of one tree wait for each other, so that none puts back what the other one took out.
 func Write(ctx context.Context, dir string) (*Result, error) {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fault.WithHint(fault.Inputf("there is no tree at %s", dir), "publish an image first: debcloud publish BUILD.json --to directory:%s", dir)
 	}
+	unlock, err := lock(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	r := &Result{}
 	images, err := read(ctx, dir, r)
 	if err != nil {
@@ -67,6 +73,25 @@ func Write(ctx context.Context, dir string) (*Result, error) {
 		return r, fault.WithHint(fmt.Errorf("%d of the tree's manifests cannot be read and are not in the index: %s", len(r.Broken), strings.Join(r.Broken, ", ")), "publish these images again, or remove the files")
 	}
 	return r, nil
+}
+
+// lock keeps other writers from a tree's index and upload documents, from before they are read until they are written. It is
+// the finder's directory that is locked: no lock file stays, and publishers of the tree, who lock its root, go on.
+func lock(ctx context.Context, dir string) (unlock func(), err error) {
+	for {
+		if err := os.MkdirAll(filepath.Join(dir, finderDir), 0o755); err != nil {
+			return nil, err
+		}
+		f, err := dirlock.Wait(ctx, filepath.Join(dir, finderDir), func() {
+			slog.InfoContext(ctx, "waiting for another writer of the index", "tree", dir)
+		})
+		if err == nil {
+			return func() { _ = f.Close() }, nil
+		}
+		if !errors.Is(err, dirlock.ErrReplaced) {
+			return nil, err
+		}
+	}
 }
 
 // read finds every manifest of the tree. It follows no links and enters no directory whose name begins with a dot.

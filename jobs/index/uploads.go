@@ -31,6 +31,11 @@ func TakeUploads(ctx context.Context, dir string, paths []string) error {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return fault.Inputf("there is no tree at %s", dir)
 	}
+	unlock, err := lock(ctx, dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for _, p := range paths {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
@@ -106,47 +111,81 @@ func writeUpload(dir, name string, text []byte) error {
 	return renameio.WriteFile(full, text, 0o644)
 }
 
-// DropUpload takes what is no longer found at a provider out of the tree's upload documents.
-func DropUpload(dir string, it holding.Item) error {
-	paths, err := filepath.Glob(filepath.Join(dir, UploadsDir, "*.upload-"+manifest.ProviderDomain(it.Provider)+".json"))
+// DropUploads takes what users no longer find at a provider out of the tree's upload documents. One that cannot be read is left as it
+// is, and out of the index by Write.
+func DropUploads(ctx context.Context, dir string, items []holding.Item) error {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return fault.Inputf("there is no tree at %s", dir)
+	}
+	unlock, err := lock(ctx, dir)
 	if err != nil {
 		return err
 	}
+	defer unlock()
+	paths, err := filepath.Glob(filepath.Join(dir, UploadsDir, "*.json"))
+	if err != nil {
+		return err
+	}
+	gone := byID(items)
 	for _, p := range paths {
-		b, uploads, err := readUploads(p)
-		if err != nil {
-			return err
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
 		}
-		left := slices.DeleteFunc(slices.Clone(uploads), func(u manifest.Upload) bool { return isAt(u, it) })
-		if len(left) == len(uploads) {
-			continue
-		}
-		if len(left) == 0 {
-			if err := os.Remove(p); err != nil {
-				return err
-			}
-			continue
-		}
-		list, err := manifest.NewList(b, left)
-		if err != nil {
-			return err
-		}
-		text, err := manifest.MarshalSorted(list)
-		if err != nil {
-			return err
-		}
-		if err := writeUpload(dir, filepath.Base(p), text); err != nil {
+		if err := dropUploads(dir, p, gone); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// isAt tells whether an upload is the Item, which may be in every region; where a provider's references are unique in a region
-// only, IDs begin with it.
-func isAt(u manifest.Upload, it holding.Item) bool {
+func dropUploads(dir, p string, gone map[itemID][]holding.Item) error {
+	b, uploads, err := readUploads(p)
+	if fault.KindOf(err) == fault.Input {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	left := slices.DeleteFunc(slices.Clone(uploads), func(u manifest.Upload) bool { return isAmong(u, gone) })
+	switch {
+	case len(left) == len(uploads):
+		return nil
+	case len(left) == 0:
+		return os.Remove(p)
+	}
+	list, err := manifest.NewList(b, left)
+	if err != nil {
+		return err
+	}
+	text, err := manifest.MarshalSorted(list)
+	if err != nil {
+		return err
+	}
+	return writeUpload(dir, filepath.Base(p), text)
+}
+
+// itemID finds Items by what upload documents know of them.
+type itemID struct{ domain, id string }
+
+func byID(items []holding.Item) map[itemID][]holding.Item {
+	all := map[itemID][]holding.Item{}
+	for _, it := range items {
+		k := itemID{manifest.ProviderDomain(it.Provider), it.ID}
+		all[k] = append(all[k], it)
+	}
+	return all
+}
+
+// isAmong tells whether an upload is one of the Items, which may be in every region; where a provider's references are unique in a
+// region only, IDs begin with it.
+func isAmong(u manifest.Upload, items map[itemID][]holding.Item) bool {
 	region := u.Metadata.Labels[manifest.LabelRegion]
-	return (region == it.Region || it.Region == "") && (u.Data.Ref == it.ID || it.ID == region+"/"+u.Data.Ref || it.ID == region+" "+u.Data.Ref)
+	for _, id := range []string{u.Data.Ref, region + "/" + u.Data.Ref, region + " " + u.Data.Ref} {
+		if slices.ContainsFunc(items[itemID{u.Domain(), id}], func(it holding.Item) bool { return region == it.Region || it.Region == "" }) {
+			return true
+		}
+	}
+	return false
 }
 
 // joinUploads adds what other providers have to the images, and the images that only they have. A document about another image of the

@@ -1,7 +1,9 @@
 package index
 
 import (
+	"bytes"
 	"crypto/sha512"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,13 +83,16 @@ func TestUploadsOfClouds(t *testing.T) {
 	}
 
 	// What is gone is no longer listed; another region's stays.
-	for _, it := range []holding.Item{
+	write(t, filepath.Join(tree, UploadsDir, "broken.upload-aws.amazon.com.json"), []byte("{"))
+	if err := DropUploads(t.Context(), tree, []holding.Item{
 		{Provider: "aws", Region: "eu-west-1", ID: "ami-0aaa"}, {Provider: "aws", Region: "ap-south-1", ID: "ap-south-1/ami-0bbb"},
 		{Provider: "aws", Region: "eu-west-1", ID: "ami-0ccc"}, {Provider: "aws", ID: "ami-0ddd"},
-	} {
-		if err := DropUpload(tree, it); err != nil {
-			t.Fatal(err)
-		}
+		{Provider: "azure", ID: "projects/debian-cloud/global/images/debian-13-v20260814"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(tree, UploadsDir, "broken.upload-aws.amazon.com.json")); err != nil {
+		t.Fatal(err)
 	}
 	r, err = Write(t.Context(), tree)
 	if err != nil || len(r.Data.Images) != 2 {
@@ -98,6 +103,55 @@ func TestUploadsOfClouds(t *testing.T) {
 			t.Errorf("%+v", i.Uploads)
 		}
 	}
+}
+
+// TestWritersWait: whoever reads a tree to write its index, or changes its upload documents, does so alone.
+func TestWritersWait(t *testing.T) {
+	tree, out := t.TempDir(), t.TempDir()
+	publish(t, tree, daily)
+	document := uploaded(t, out, daily, onAWS...)
+	waits := make(listener, 1)
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(waits, nil)))
+	t.Cleanup(func() { slog.SetDefault(before) })
+	for _, row := range []struct {
+		summary string
+		change  func() error
+	}{
+		{"write", func() error { _, err := Write(t.Context(), tree); return err }},
+		{"take", func() error { return TakeUploads(t.Context(), tree, []string{document}) }},
+		{"drop", func() error {
+			return DropUploads(t.Context(), tree, []holding.Item{{Provider: "aws", Region: "eu-west-1", ID: "ami-0aaa"}})
+		}},
+	} {
+		unlock, err := lock(t.Context(), tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- row.change() }()
+		select {
+		case <-waits:
+			unlock()
+			err = <-done
+		case err = <-done:
+			t.Errorf("%s does not wait for another writer", row.summary)
+			unlock()
+		}
+		if err != nil {
+			t.Errorf("%s: %v", row.summary, err)
+		}
+	}
+}
+
+// listener hears of a writer that waits for another one.
+type listener chan struct{}
+
+func (l listener) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte("waiting for another writer")) {
+		l <- struct{}{}
+	}
+	return len(p), nil
 }
 
 func TestBadUploads(t *testing.T) {

@@ -211,13 +211,24 @@ func TestRun(t *testing.T) {
 	}
 	var gone []string
 	o := options(false)
-	o.Gone = func(it holding.Item) { gone = append(gone, it.ID) }
+	o.Gone = func(items []holding.Item) error {
+		gone = append(gone, fmt.Sprintf("after %d calls:", len(h.calls)))
+		for _, it := range items {
+			gone = append(gone, it.ID)
+		}
+		return nil
+	}
 	r, err = Run(t.Context(), h, o)
 	want := []string{"deprecate img-2", "hide img-9", "delete img-60", "delete snap"}
-	if err != nil || !slices.Equal(h.calls, want) || *r != (Result{Kept: 2, Deprecated: 1, Hidden: 1, Deleted: 2}) || !slices.Equal(gone, []string{"img-9", "img-60", "snap"}) {
+	if err != nil || !slices.Equal(h.calls, want) || *r != (Result{Kept: 2, Deprecated: 1, Hidden: 1, Deleted: 2}) || !slices.Equal(gone, []string{"after 0 calls:", "img-60", "after 4 calls:", "img-9"}) {
 		t.Errorf("%+v, %v, %v, %v", r, h.calls, gone, err)
 	}
 	broken := errors.New("throttled")
+	h = &holder{items: items}
+	o.Gone = func([]holding.Item) error { return broken }
+	if _, err := Run(t.Context(), h, o); !errors.Is(err, broken) || len(h.calls) > 0 {
+		t.Errorf("where nobody can be told: %v, %v", h.calls, err)
+	}
 	h = &holder{items: items, fail: map[string]error{"delete img-60": broken, "deprecate img-2": broken}}
 	r, err = Run(t.Context(), h, options(false))
 	if !errors.Is(err, broken) || slices.Contains(h.calls, "delete snap") || !slices.Contains(h.calls, "hide img-9") || r.Deleted != 0 || r.Hidden != 1 {

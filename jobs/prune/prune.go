@@ -21,7 +21,10 @@ type Options struct {
 	DryRun bool
 	Now    func() time.Time   // nil means time.Now
 	Plan   func([]Step) error // is shown all Steps before the first is done
-	Gone   func(holding.Item) // is told of each Item that the public no longer finds, hidden or deleted; may be nil
+	// Gone is told what the public no longer finds: before the first Step the images that are hidden already, whoever hid them, and at
+	// the end those that were hidden now. So it knows of an image before that is deleted, even where it was hidden by a Run that
+	// was killed. An error before the first Step keeps Run from it. May be nil.
+	Gone func([]holding.Item) error
 }
 
 // Result counts what was done, or, in a dry run, what would be.
@@ -51,7 +54,19 @@ func Run(ctx context.Context, h Holder, o Options) (*Result, error) {
 		}
 		return r, nil
 	}
+	if err := o.gone(slices.DeleteFunc(slices.Clone(items), func(it holding.Item) bool {
+		return !it.Ours || it.Kind != holding.Image || it.State != holding.Hidden
+	})); err != nil {
+		return nil, err
+	}
 	return r, r.do(ctx, h, o, steps)
+}
+
+func (o Options) gone(items []holding.Item) error {
+	if o.Gone == nil || len(items) == 0 {
+		return nil
+	}
+	return o.Gone(items)
 }
 
 // demandDistinct refuses two Items of one ID in one region: of which of them would a reference be?
@@ -86,6 +101,7 @@ func (r *Result) do(ctx context.Context, h Holder, o Options, steps []Step) erro
 	task := progress.Start(ctx, "prune", int64(len(todo)), false)
 	defer task.Abort()
 	var failed []error
+	var hidden []holding.Item
 	needed := map[string]bool{} // by what could not be deleted
 	for _, s := range todo {
 		if ctx.Err() != nil {
@@ -105,18 +121,19 @@ func (r *Result) do(ctx context.Context, h Holder, o Options, steps []Step) erro
 			continue
 		}
 		r.count(s.Action)
-		if s.Action != Deprecate && o.Gone != nil {
-			o.Gone(s.Item)
+		if s.Action == Hide {
+			hidden = append(hidden, s.Item)
 		}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	task.Done()
+	var err error
 	if len(failed) > 0 {
-		return fault.WithHint(errors.Join(failed...), "%d of %d items were retired; run it again for the others", len(todo)-len(failed), len(todo))
+		err = fault.WithHint(errors.Join(failed...), "%d of %d items were retired; run it again for the others", len(todo)-len(failed), len(todo))
 	}
-	return nil
+	return errors.Join(err, o.gone(hidden))
 }
 
 func need(needed map[string]bool, it holding.Item) {
