@@ -44,7 +44,7 @@ the plan has for its release is among those named, in the same version; "--plan 
 fails keeps an image neither from the other regions nor its release from becoming public there.
 
 Run again it changes nothing. Killed anywhere, the same command goes on from there. Two publishers of one image wait for each
-other. It writes NAME.upload-PROVIDER.json, with an Upload document a region, beside the build.
+other, or stop with --no-wait. It writes NAME.upload-PROVIDER.json, with an Upload document a region, beside the build.
 
 Exit code 2: an image is refused, because its report is missing or not on this image, because a check failed, because
 another image is published under its name, or because its release is not complete. 3: something may go away by itself, as a
@@ -73,7 +73,7 @@ full disk, or some regions failed; the others are done.`,
 	c.Flags().StringVar(&f.plan, "plan", "", "Plan document of what must be complete before any of it becomes public, or matrix")
 	c.Flags().StringSliceVar(&f.cells, "cells", nil, "of the plan only these images, \"RELEASE VENDOR ARCH\", with commas between")
 	c.Flags().StringVar(&f.documents, "documents", "", "directory for the upload documents (default: beside each image's document)")
-	c.Flags().BoolVar(&f.noWait, "no-wait", false, "stop, with exit code 3, where another publisher is at work on the same image")
+	c.Flags().BoolVar(&f.noWait, "no-wait", false, "stop, with exit code 3, where another publisher is at work on the same image, or changes the same directory")
 	c.AddCommand(newPublishStatusCommand(), newPublishWhoamiCommand())
 	return c
 }

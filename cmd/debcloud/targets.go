@@ -101,6 +101,9 @@ func (f *targetFlags) open(ctx context.Context, t target.Target) (p publish.Publ
 	}
 	if t.Provider == "directory" { // asks the file system
 		p, err := construct(t, nil)
+		if d, ok := p.(*directory.Directory); ok {
+			d.NoWait = f.noWait
+		}
 		return p, func() {}, err
 	}
 	busy := journal.Wait

@@ -30,13 +30,18 @@ const private = ".private"
 
 // Directory publishes to a tree and retires from it. It implements publish.Publisher and prune.Holder.
 type Directory struct {
+	// NoWait has Publish return an error of kind fault.Outside where another publisher is at work on the image or changes the tree.
+	NoWait bool
+
 	path string
 	free func(path string) (int64, error) // bytes
 	now  func() time.Time
 }
 
 // New returns the Directory at path, which is made by the first publication.
-func New(path string) *Directory { return &Directory{path: path, free: freeSpace, now: time.Now} }
+func New(path string) *Directory {
+	return &Directory{path: path, free: freeSpace, now: time.Now}
+}
 
 // Provider returns "directory".
 func (d *Directory) Provider() string { return "directory" }
@@ -63,7 +68,7 @@ func (d *Directory) publish(ctx context.Context, img *publish.Image, stage publi
 	if found, err := d.publicAlready(img, stage); found != nil || err != nil {
 		return found, err
 	}
-	s, err := tree.newStaging(ctx)
+	s, err := tree.newStaging(ctx, img)
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +112,11 @@ func (d *Directory) open(stage publish.Stage) (*tree, error) {
 			return nil, err
 		}
 	}
-	return openTree(root, stage == publish.Public)
+	t, err := openTree(root, stage == publish.Public)
+	if err == nil {
+		t.noWait = d.NoWait
+	}
+	return t, err
 }
 
 // find returns the image's publication where there is one, with "latest" brought up to date where a killed publisher
@@ -125,7 +134,7 @@ func (t *tree) find(ctx context.Context, img *publish.Image) (*publish.Publicati
 	if right, err := t.latestIsRight(img.Directory()); right || err != nil {
 		return found, err
 	}
-	s, err := t.makeStaging()
+	s, err := t.makeStaging("")
 	if err != nil {
 		return nil, err
 	}

@@ -588,3 +588,40 @@ func sharedData(t testing.TB) string {
 	}
 	return shared
 }
+
+// TestNoWait: a publisher that is told so does not wait for one that changes the tree, nor for one that is at work on the same image.
+func TestNoWait(t *testing.T) {
+	d := New(filepath.Join(t.TempDir(), "public"))
+	d.NoWait = true
+	build := makeBuild(t, trixie, 1<<20, 1)
+	stops := func(want string) {
+		t.Helper()
+		_, err := publish.Publish(t.Context(), publish.Options{BuildPath: build, To: d, Type: "daily"})
+		if fault.KindOf(err) != fault.Outside || err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v, want %q", err, want)
+		}
+	}
+	other, err := d.open(publish.Public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	if err := other.lock(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stops("another publisher changes the tree")
+	s, err := other.makeStaging("debian-13-genericcloud-amd64-daily-20260814-1-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.unlock()
+	stops("another publisher is at work on debian-13-genericcloud-amd64-daily-20260814-1")
+	s.remove()
+	if s, err = other.makeStaging("debian-13-genericcloud-amd64-daily-20260815-1-"); err != nil {
+		t.Fatal(err)
+	}
+	defer s.remove()
+	if _, err := publish.Publish(t.Context(), publish.Options{BuildPath: build, To: d, Type: "daily"}); err != nil {
+		t.Errorf("beside a publisher of another image: %v", err)
+	}
+}

@@ -263,7 +263,7 @@ func (d *Directory) stageIn(root string) (*tree, *staging, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := t.makeStaging()
+	s, err := t.makeStaging("")
 	if err != nil {
 		t.close()
 		return nil, nil, err

@@ -8,11 +8,13 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/dirlock"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 )
@@ -23,6 +25,7 @@ const stagingPrefix = ".staging-"
 type tree struct {
 	root   string
 	latest bool // keeps "latest"
+	noWait bool // for another publisher
 	dir    *os.File
 }
 
@@ -36,7 +39,7 @@ func openTree(root string, latest bool) (*tree, error) {
 
 func (t *tree) close() { t.dir.Close() }
 
-// lock waits until no other publisher changes the tree.
+// lock waits until no other publisher changes the tree, or stops.
 func (t *tree) lock(ctx context.Context) error {
 	for waited := false; ; waited = true {
 		err := unix.Flock(int(t.dir.Fd()), unix.LOCK_EX|unix.LOCK_NB)
@@ -45,6 +48,9 @@ func (t *tree) lock(ctx context.Context) error {
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
 			return fmt.Errorf("lock %s: %w", t.root, err)
+		}
+		if t.noWait {
+			return fault.WithHint(fault.Outsidef("another publisher changes the tree %s just now", t.root), "run the same command again, or without --no-wait")
 		}
 		if !waited {
 			slog.InfoContext(ctx, "waiting for another publisher", "tree", t.root)
@@ -67,17 +73,33 @@ type staging struct {
 	lock  *os.File
 }
 
-func (t *tree) newStaging(ctx context.Context) (*staging, error) {
+// newStaging makes the staging directory of an image. It has the image's name in its own.
+func (t *tree) newStaging(ctx context.Context, img *publish.Image) (*staging, error) {
 	if err := t.lock(ctx); err != nil {
 		return nil, err
 	}
 	defer t.unlock()
-	return t.makeStaging()
+	if t.noWait && t.staged(img.Name()) {
+		return nil, fault.WithHint(fault.Outsidef("another publisher is at work on %s for %s", img.Name(), t.root), "wait until it is done, or run the same command without --no-wait")
+	}
+	return t.makeStaging(img.Name() + "-")
+}
+
+// staged tells whether a living publisher has a staging directory for the image of that name. It needs the tree's lock.
+func (t *tree) staged(name string) bool {
+	found, _ := filepath.Glob(filepath.Join(escapeGlob(t.root), stagingPrefix+name+"-*"))
+	return slices.ContainsFunc(found, func(path string) bool {
+		f, err := dirlock.Try(path)
+		if err == nil {
+			_ = f.Close()
+		}
+		return errors.Is(err, dirlock.ErrTaken)
+	})
 }
 
 // makeStaging needs the tree's lock: before the directory is flocked it looks like a left one.
-func (t *tree) makeStaging() (*staging, error) {
-	path, err := os.MkdirTemp(t.root, stagingPrefix)
+func (t *tree) makeStaging(name string) (*staging, error) {
+	path, err := os.MkdirTemp(t.root, stagingPrefix+name)
 	if err != nil {
 		return nil, fault.Inputf("%s cannot be written: %w", t.root, err)
 	}
