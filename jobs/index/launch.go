@@ -28,14 +28,21 @@ var ways = map[string]func(arch, region, ref string) (launch, cli, hcl string){
 			"aws ec2 run-instances --region " + region + " --image-id " + ref + " --instance-type " + machine + " --key-name KEY",
 			`ami = "` + ref + `"`
 	},
-	"cloud.google.com": func(_, _, ref string) (string, string, string) {
+	"cloud.google.com": func(arch, _, ref string) (string, string, string) {
+		machine := "" // what gcloud takes is for amd64
+		if arch == "arm64" {
+			machine = " --machine-type=t2a-standard-1"
+		}
 		project := strings.Split(strings.TrimPrefix(ref, "projects/"), "/")[0]
 		return "https://console.cloud.google.com/compute/imagesDetail/" + ref,
-			"gcloud compute instances create NAME --image=" + path.Base(ref) + " --image-project=" + project,
+			"gcloud compute instances create NAME --image=" + path.Base(ref) + " --image-project=" + project + machine,
 			`image = "` + ref + `"`
 	},
-	"azure.microsoft.com": func(_, region, ref string) (string, string, string) {
+	"azure.microsoft.com": func(arch, region, ref string) (string, string, string) {
 		cli := "az vm create --resource-group GROUP --name NAME --image " + ref
+		if arch == "arm64" { // az takes a size for amd64
+			cli += " --size Standard_B2pts_v2"
+		}
 		if region != "" {
 			cli += " --location " + region
 		}
