@@ -20,7 +20,8 @@ DIR/index.json for programs and DIR/index.html with DIR/finder/ for people. The 
 server; index.json is replaced last. The same tree gives the same files.
 
 With --uploads it first takes the documents NAME.upload-PROVIDER.json of a directory, which debcloud publish writes, into
-DIR/uploads: what clouds have of the images, a region each, with links and lines to start a VM of it.
+DIR/uploads: what clouds have of the images, a region each, with links and lines to start a VM of it. Those of stage private
+are left out.
 
 JSON files of other kinds are passed over with a warning that names them. A broken manifest is left out as well; the
 index of all others is written, and the exit code is 1.`,

@@ -38,8 +38,9 @@ Targets (--to):
                    SHA512SUMS, and "latest"; --stage private puts the image into PATH/.private
   NAME             a target of the matrix: an account at a provider, with its regions
 
-Stages: private uploads, registers, copies to every region and verifies; only the owner sees the image. public also makes it
-public, has "latest" lead to it and deprecates its predecessor. With --plan no image becomes public unless every one that
+Stages: private uploads, registers, copies to every region and verifies; only the owner sees the image. Azure's galleries have
+no private versions: there whoever may read the gallery starts one by its number, and only "latest" does not lead to it. public
+also makes it public, has "latest" lead to it and deprecates its predecessor. With --plan no image becomes public unless every one that
 the plan has for its release is among those named, in the same version; "--plan matrix" takes what the matrix says. A region that
 fails keeps an image neither from the other regions nor its release from becoming public there.
 

@@ -46,6 +46,7 @@ const (
 	AnnotationJob         = "cloud.debian.org/job-url"       // the CI job that made it
 	AnnotationCommit      = "cloud.debian.org/source-commit" // the commit of this project that it was made from
 	AnnotationDryRun      = "cloud.debian.org/dry-run"       // "true": a dry run wrote it, about nothing that exists
+	AnnotationStage       = "upload.cloud.debian.org/stage"  // "private": an Upload that the public may not use yet; others have none
 )
 
 // Header is what every document begins with.
@@ -98,15 +99,27 @@ func ParseDigest(text string) (Digest, error) {
 
 // SetDigest writes d in both forms.
 func (m *Metadata) SetDigest(d Digest) {
-	if m.Annotations == nil {
-		m.Annotations = map[string]string{}
-	}
-	m.Annotations[AnnotationDigest] = d.String()
-	m.Annotations[AnnotationDigestHex] = d.Hex()
+	m.annotate(AnnotationDigest, d.String())
+	m.annotate(AnnotationDigestHex, d.Hex())
 }
 
 // DryRun tells whether a dry run wrote the document. No such document may lead to a publication.
 func (m Metadata) DryRun() bool { return m.Annotations[AnnotationDryRun] != "" }
+
+// Private tells whether an Upload was made at stage private. One without a word of it is public, as upstream's are.
+func (m Metadata) Private() bool { return m.Annotations[AnnotationStage] == stagePrivate }
+
+// SetPrivate has an Upload say that it was made at stage private.
+func (m *Metadata) SetPrivate() { m.annotate(AnnotationStage, stagePrivate) }
+
+const stagePrivate = "private"
+
+func (m *Metadata) annotate(key, value string) {
+	if m.Annotations == nil {
+		m.Annotations = map[string]string{}
+	}
+	m.Annotations[key] = value
+}
 
 // Digest returns the annotated digest.
 func (m Metadata) Digest() (Digest, error) { return ParseDigest(m.Annotations[AnnotationDigest]) }

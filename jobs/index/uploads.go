@@ -26,7 +26,7 @@ import (
 const UploadsDir = "uploads"
 
 // TakeUploads copies the upload documents at paths into the tree dir, each in the place of an older one of its image and provider.
-// What the tree itself published, and what a dry run wrote, is passed over.
+// What the tree itself published, what is private yet, and what a dry run wrote, is passed over.
 func TakeUploads(ctx context.Context, dir string, paths []string) error {
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return fault.Inputf("there is no tree at %s", dir)
@@ -82,7 +82,7 @@ func nameOf(b *manifest.Build, u manifest.Upload) string {
 	return image.PublicName(info.ReleaseID, info.Vendor, info.Arch, image.UploadType(u.Metadata.Labels[manifest.LabelUploadType]), info.Version)
 }
 
-// readUploads reads one build and its uploads at other providers than the tree.
+// readUploads reads one build and its public uploads at other providers than the tree.
 func readUploads(p string) (*manifest.Build, []manifest.Upload, error) {
 	builds, uploads, err := manifest.ReadList(p)
 	if errors.Is(err, os.ErrNotExist) {
@@ -95,7 +95,7 @@ func readUploads(p string) (*manifest.Build, []manifest.Upload, error) {
 		return nil, nil, fault.Inputf("%s holds %d builds where one is needed", p, len(builds))
 	}
 	uploads = slices.DeleteFunc(uploads, func(u manifest.Upload) bool {
-		return u.Data.Provider == manifest.ProviderDomain("directory") || u.Metadata.DryRun()
+		return u.Data.Provider == manifest.ProviderDomain("directory") || u.Metadata.DryRun() || u.Metadata.Private()
 	})
 	return &builds[0], uploads, nil
 }

@@ -2,6 +2,7 @@ package index
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha512"
 	"log/slog"
 	"os"
@@ -105,6 +106,36 @@ func TestUploadsOfClouds(t *testing.T) {
 	}
 }
 
+// TestPrivateUploads: what the public may not use is not in the finder, and takes no public one's place.
+func TestPrivateUploads(t *testing.T) {
+	tree, out := t.TempDir(), t.TempDir()
+	publish(t, tree, daily)
+	public := uploaded(t, out, daily, onAWS...)
+	text, err := os.ReadFile(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private := filepath.Join(out, "private.upload-aws.json")
+	mark := `"annotations": {"upload.cloud.debian.org/stage": "private"}, "labels": {`
+	write(t, private, []byte(strings.ReplaceAll(string(text), `"labels": {`, mark)))
+	for _, row := range []struct {
+		taken   string
+		uploads int
+	}{{private, 0}, {public, 3}, {private, 3}} {
+		if err := TakeUploads(t.Context(), tree, []string{row.taken}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Write(t.Context(), tree)
+		if err != nil || len(r.Data.Images) != 1 || len(r.Data.Images[0].Uploads) != row.uploads {
+			t.Errorf("with %s: %+v, %v", filepath.Base(row.taken), r, err)
+		}
+	}
+	write(t, filepath.Join(tree, UploadsDir, "debian-13-ec2-amd64-daily-20260814-1.upload-aws.amazon.com.json"), []byte(strings.ReplaceAll(string(text), `"labels": {`, mark)))
+	if r, err := Write(t.Context(), tree); err != nil || len(r.Data.Images[0].Uploads) != 0 {
+		t.Errorf("in the tree: %+v, %v", r, err)
+	}
+}
+
 // TestWritersWait: whoever reads a tree to write its index, or changes its upload documents, does so alone.
 func TestWritersWait(t *testing.T) {
 	tree, out := t.TempDir(), t.TempDir()
@@ -188,20 +219,25 @@ func TestWaysToStart(t *testing.T) {
 	for _, row := range []struct {
 		provider, region, ref string
 		launch, cli, hcl      string
+		arch                  string // amd64 where it is ""
 	}{
-		{"aws.amazon.com", "eu-west-1", "ami-1", "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#LaunchInstances:ami=ami-1", "aws ec2 run-instances --region eu-west-1 --image-id ami-1 --instance-type t3.micro --key-name KEY", `ami = "ami-1"`},
-		{"aws.amazon.com", "cn-north-1", "ami-1", "https://cn-north-1.console.amazonaws.cn/", "--region cn-north-1", `ami = "ami-1"`},
-		{"aws.amazon.com", "us-gov-west-1", "ami-1", "https://console.amazonaws-us-gov.com/", "--region us-gov-west-1", `ami = "ami-1"`},
-		{"cloud.google.com", "", "projects/p/global/images/i", "https://console.cloud.google.com/compute/imagesDetail/projects/p/global/images/i", "gcloud compute instances create NAME --image=i --image-project=p", `image = "projects/p/global/images/i"`},
-		{"alibabacloud.com", "eu-central-1", "m-1", "", "aliyun ecs RunInstances --RegionId eu-central-1 --ImageId m-1 --InstanceType TYPE", `image_id = "m-1"`},
-		{"openstack.org", "", "0b1c", "", "openstack server create --image 0b1c", `image_id = "0b1c"`},
-		{"aws.amazon.com", "eu-west-1", `x"; rm -rf $HOME`, "", "", ""},
-		{"aws.amazon.com", "eu west", "ami-1", "", "", ""},
-		{"unheard.of", "", "x", "", "", ""},
+		{"aws.amazon.com", "eu-west-1", "ami-1", "https://eu-west-1.console.aws.amazon.com/ec2/home?region=eu-west-1#LaunchInstances:ami=ami-1", "aws ec2 run-instances --region eu-west-1 --image-id ami-1 --instance-type t3.micro --key-name KEY", `ami = "ami-1"`, ""},
+		{"aws.amazon.com", "cn-north-1", "ami-1", "https://cn-north-1.console.amazonaws.cn/", "--region cn-north-1", `ami = "ami-1"`, ""},
+		{"aws.amazon.com", "us-gov-west-1", "ami-1", "https://console.amazonaws-us-gov.com/", "--region us-gov-west-1", `ami = "ami-1"`, ""},
+		{"cloud.google.com", "", "projects/p/global/images/i", "https://console.cloud.google.com/compute/imagesDetail/projects/p/global/images/i", "gcloud compute instances create NAME --image=i --image-project=p", `image = "projects/p/global/images/i"`, ""},
+		{"alibabacloud.com", "eu-central-1", "m-1", "", "aliyun ecs RunInstances --RegionId eu-central-1 --ImageId m-1 --InstanceType TYPE", `image_id = "m-1"`, ""},
+		{"cloud.google.com", "", "projects/p/global/images/i", "https://", "--image-project=p --machine-type=t2a-standard-1", `image = "projects/p/global/images/i"`, "arm64"},
+		{"azure.microsoft.com", "westeurope", "/subscriptions/s/versions/0.1.2", "", "--image /subscriptions/s/versions/0.1.2 --location westeurope", `source_image_id = "/subscriptions/s/versions/0.1.2"`, ""},
+		{"azure.microsoft.com", "westeurope", "/subscriptions/s/versions/0.1.2", "", "--image /subscriptions/s/versions/0.1.2 --size Standard_B2pts_v2 --location westeurope", `source_image_id = "/subscriptions/s/versions/0.1.2"`, "arm64"},
+		{"aws.amazon.com", "eu-west-1", "ami-1", "https://", "--instance-type t4g.micro", `ami = "ami-1"`, "arm64"},
+		{"openstack.org", "", "0b1c", "", "openstack server create --image 0b1c", `image_id = "0b1c"`, ""},
+		{"aws.amazon.com", "eu-west-1", `x"; rm -rf $HOME`, "", "", "", ""},
+		{"aws.amazon.com", "eu west", "ami-1", "", "", "", ""},
+		{"unheard.of", "", "x", "", "", "", ""},
 	} {
 		u := manifest.Upload{Data: manifest.UploadData{Provider: row.provider, Ref: row.ref}}
 		u.Metadata.Labels = map[string]string{manifest.LabelRegion: row.region}
-		i := cloudUpload("amd64", u)
+		i := cloudUpload(cmp.Or(row.arch, "amd64"), u)
 		if !strings.HasPrefix(i.Launch, row.launch) || (row.launch == "") != (i.Launch == "") || !strings.Contains(i.CLI, row.cli) || (row.cli == "") != (i.CLI == "") || i.HCL != row.hcl {
 			t.Errorf("%s in %s: %+v", row.ref, row.region, i)
 		}

@@ -48,7 +48,7 @@ var suites = []string{"check", "boot"}
 // Publish reads the build, demands a passing report on the same digest, has o.To publish the image, and writes
 // the Upload documents. A refused image is an error of kind fault.Input. Where the Publisher returned both a Publication and an
 // error, some regions failed: the documents tell of the others, and Publish returns both, too, the error of kind fault.Outside,
-// whatever is wrong with those regions.
+// whatever is wrong with those regions. Documents of stage Private say so, until those of stage Public take their place.
 func Publish(ctx context.Context, o Options) (*Result, error) {
 	stage, err := parseStage(o.Stage)
 	if err != nil {
@@ -68,6 +68,11 @@ func Publish(ctx context.Context, o Options) (*Result, error) {
 	}
 	if failed != nil {
 		failed = &fault.Error{Kind: fault.Outside, Err: failed}
+	}
+	if stage == Private {
+		for i := range publication.Uploads {
+			publication.Uploads[i].Metadata.SetPrivate()
+		}
 	}
 	path, err := img.writeUploads(o, publication.Uploads)
 	if err != nil {

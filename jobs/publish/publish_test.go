@@ -177,11 +177,27 @@ func TestUploadDocumentTellsWhereTheImageIs(t *testing.T) {
 	if a := u.Metadata.Annotations; a[manifest.AnnotationCommit] != "0123abcd" || a[manifest.AnnotationSize] != "5" || a[manifest.AnnotationDigest] != b.Metadata.Annotations[manifest.AnnotationDigest] {
 		t.Errorf("annotations are %v", a)
 	}
+	if u.Metadata.Private() {
+		t.Error("a public upload says that it is private")
+	}
 	before, _ := os.Stat(r.UploadPath)
 	if _, err := Publish(t.Context(), Options{BuildPath: path, To: &memory{}, Type: image.Published}); err != nil {
 		t.Fatal(err)
 	}
 	if after, _ := os.Stat(r.UploadPath); !os.SameFile(before, after) {
 		t.Error("the same document was written again")
+	}
+}
+
+func TestPrivateDocumentsSaySo(t *testing.T) {
+	path, _ := makeBuild(t, "official", "20260814-1", passed("check"), passed("boot"))
+	for _, stage := range []Stage{Private, Public} {
+		r, err := Publish(t.Context(), Options{BuildPath: path, To: &memory{}, Stage: stage})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, uploads, err := manifest.ReadList(r.UploadPath); err != nil || len(uploads) != 1 || uploads[0].Metadata.Private() != (stage == Private) {
+			t.Errorf("%s: %+v, %v", stage, uploads, err)
+		}
 	}
 }
