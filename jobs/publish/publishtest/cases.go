@@ -41,6 +41,7 @@ func Run(t *testing.T, p Provider) {
 		{"what was altered on the cloud is noticed", s.alteredThere, false},
 		{"throttling and 5xx are tried again", s.throttled, p.NoRequests},
 		{"an outage is told as one", s.outage, p.NoRequests},
+		{"who one is, and what is retired, with no secret in it", s.discreet, false},
 		{"cancelled at any request", s.cancelled, false},
 		{"cut after any request", s.cut, false},
 	} {
