@@ -1,11 +1,14 @@
 package generator
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
@@ -17,7 +20,9 @@ func lintText(t testing.TB, text string, o LintOptions) (string, error) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	problems, err := Lint(t.Context(), path, o)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute) // hundreds of times what the largest takes
+	defer cancel()
+	problems, err := Lint(ctx, path, o)
 	var lines []string
 	for _, p := range problems {
 		lines = append(lines, strings.TrimPrefix(p.String(), path))
@@ -56,6 +61,70 @@ func ways(n int) string {
 	return b.String()
 }
 
+// crowd has n jobs, each with the line that job makes of its number.
+func crowd(n int, job string) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, strings.ReplaceAll(job, "%d", "%[1]d")+"\n", i)
+	}
+	return b.String()
+}
+
+// largeCircle has n jobs that need the next one and the first.
+func largeCircle(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "j%d: {script: [x], needs: [j%d, j0]}\n", i, i+1)
+	}
+	return b.String() + fmt.Sprintf("j%d: {script: [x]}\n", n)
+}
+
+// large are pipelines that take minutes, or gigabytes, if any check looks at all jobs, or at all that one extends, for each job.
+var large = []struct{ summary, text, want string }{
+	{"a long chain of extends", chain(8000), `:13: job ".l12": it extends over 12 levels, GitLab's limit is 11`},
+	{"many extends of nothing", crowd(6000, `"build trixie generic%d amd64": {script: [x], extends: "boild trixie ganeric5%d amd64"}`), `:1: job "build trixie generic0 amd64": it extends "boild trixie ganeric50 amd64", which does not exist`},
+	{"many needs of nothing", crowd(11_000, `"build trixie generic%d amd64": {script: [x], needs: ["boild trixie ganeric5%d amd64"]}`), ": there are more than 10000 problems: the others are not listed"},
+	{"many stages", "stages:\n" + crowd(20_000, "- s%d") + crowd(5000, "j%d: {script: [x], stage: t%d}"), `:20002: job "j0": its stage "t0" is none of .pre, s0,`},
+	{"many needs inherited", ".b:\n  script: [x]\n  needs:\n" + crowd(10_000, "  - n%d") + crowd(10_000, "j%d: {extends: .b}"), ": there are more than 10000 problems"},
+	{"many dependencies inherited", ".b:\n  script: [x]\n  dependencies:\n" + crowd(10_000, "  - j%d") + crowd(10_000, "j%d: {extends: .b}"), ": its jobs name each other more than 2000000 times: the rest is not checked"},
+	{"many tags inherited", ".b:\n  script: [x]\n  tags:\n" + crowd(10_000, "  - t%d") + crowd(10_000, "j%d: {extends: .b}"), ": its jobs name each other more than 2000000 times: the rest is not checked"},
+	{"a large circle with many ways back", largeCircle(10_500), ": there are more than 10000 problems: the others are not listed"},
+}
+
+// TestLintLarge: the time that lint takes does not grow with the square of a file.
+func TestLintLarge(t *testing.T) {
+	for _, row := range large {
+		got, err := lintText(t, row.text, LintOptions{Runners: [][]string{{"x"}}})
+		if err != nil || !strings.HasPrefix(got, row.want) {
+			t.Errorf("%s:\ngot  %.300s %v\nwant %s", row.summary, got, err, row.want)
+		}
+	}
+}
+
+// TestLintCancelled: lint ends with its context, before it begins and between two jobs.
+func TestLintCancelled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "p.yml")
+	if err := os.WriteFile(path, []byte(crowd(5000, "j%d: {script: [x]}")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if problems, err := Lint(ctx, path, LintOptions{}); !errors.Is(err, context.Canceled) || problems != nil {
+		t.Errorf("%v, %v", problems, err)
+	}
+	asked := 0
+	l := linter{file: path, jobs: map[string]*node{}, resolved: map[string]*resolvedJob{}, lists: map[*node][]need{}, takes: map[*node]bool{}}
+	l.cancelled = func() error {
+		if asked++; asked > 3 {
+			return context.Canceled
+		}
+		return nil
+	}
+	if err := l.lint([]byte(crowd(5000, "j%d: {script: [x]}")), LintOptions{}); !errors.Is(err, context.Canceled) || l.steps >= 5000 {
+		t.Errorf("%v after %d steps", err, l.steps)
+	}
+}
+
 func TestLint(t *testing.T) {
 	for _, row := range []struct{ summary, text, want string }{
 		{"a good pipeline", "stages: [a, b]\n.base: {script: [x]}\none: {extends: .base, stage: a}\ntwo: {extends: [.base], stage: b, needs: [one]}\n", ""},
@@ -74,13 +143,27 @@ func TestLint(t *testing.T) {
 			`:1: job "one": needs go in a circle: "one" → "two" → "three" and back`},
 		{"50 needs", manyNeeds(50), ""},
 		{"51 needs", manyNeeds(51), `:4: job "all": it needs 51 jobs, GitLab's limit is 50`},
+		{"a need that is no list", "one: {script: [x], needs: {job: two}}\n", `:1: job "one": it needs "two", which does not exist`},
+		{"a need twice", "one: {script: [x]}\ntwo: {script: [x], needs: [one, one]}\n", `:2: job "two": it needs "one" twice`},
+		{"two parts of a need", "one: {script: [x], parallel: {matrix: [{A: [x, y]}]}}\ntwo: {script: [x], needs: [{job: one, parallel: {matrix: [{A: x}]}}, {job: one, parallel: {matrix: [{A: y}]}}]}\n", ""},
+		{"needs in rules", "one: {script: [x]}\ntwo:\n  script: [x]\n  rules:\n  - {if: $A, needs: [one]}\n  - {if: $B, needs: [onee, {job: three, optional: true}]}\n",
+			`:6: job "two": it needs "onee", which does not exist: did you mean "one"?`},
+		{"jobs of a matrix", "ruby: {script: [x], parallel: {matrix: [{V: [2.7], P: [aws]}]}}\none: {script: [x], dependencies: ['ruby: [2.7, aws]']}\ntwo: {script: [x], needs: ['ruby: [2.7, aws]']}\n", ""},
+		{"jobs of no matrix", "ruby: {script: [x]}\none: {script: [x], needs: ['ruby: [2.7, aws]']}\n", `:2: job "one": it needs "ruby: [2.7, aws]", which does not exist`},
+		{"jobs in parallel", "a: {script: [x], parallel: 2}\none: {script: [x], needs: [a 1/2, a 2/2], dependencies: [a 1/2]}\n", ""},
+		{"more jobs in parallel than there are", "a b: {script: [x], parallel: 2}\none: {script: [x], needs: [a b 3/2]}\n", `:2: job "one": it needs "a b 3/2", which does not exist`},
+		{"an environment that no job stops", "one: {script: [x], environment: {name: e, on_stop: stopp}}\nstop: {script: [x], environment: {name: e, action: stop}}\n",
+			`:1: job "one": its environment is stopped by job "stopp", which does not exist: did you mean "stop"?`},
+		{"a job that is a list", ".a: [x]\none: {script: !reference [.a]}\nb: [script]\n", `:3: job "b": it is a list where an object is needed`},
+		{"inputs before the pipeline", "spec:\n  inputs:\n    stage: {default: test}\n---\none: {script: [x], stage: '$[[ inputs.stage ]]', needs: [two]}\n", `:5: job "one": it needs "two", which does not exist`},
+		{"a circle of extends hides no other problem", ".a: {extends: .b}\n.b: {extends: .a}\none: {extends: .a, needs: [two]}\n", ":1: job \".a\": extends go in a circle: \".a\" → \".b\" and back\n:3: job \"one\": it needs \"two\", which does not exist"},
 		{"needs inherited", ".b: {script: [x], needs: [nothing]}\none: {extends: .b}\n", `:1: job "one": it needs "nothing", which does not exist`},
 		{"extends of nothing", "one: {extends: .bse}\n.base: {script: [x]}\n", `:1: job "one": it extends ".bse", which does not exist: did you mean ".base"?`},
 		{"extends in a circle", ".a: {extends: .b}\n.b: {extends: .a}\none: {script: [x]}\n", `:1: job ".a": extends go in a circle: ".a" → ".b" and back`},
 		{"merge keys are read", "one: &one {script: [x]}\ntwo: {<<: *one, needs: [one]}\n", ""},
 		{"merge keys deeper down are read", ".v: &v {A: b}\none: {script: [x], variables: {<<: *v}, <<: {needs: [two]}}\n", `:2: job "one": it needs "two", which does not exist`},
 		{"references are followed", ".a: {n: [z]}\none: {script: [x], needs: !reference [.a, n]}\n", `:1: job "one": it needs "z", which does not exist`},
-		{"references in a list are spliced in", ".a: {n: [one, z]}\none: {script: [x]}\ntwo:\n  script: [!reference [.a, n], x]\n  needs: [one, !reference [.a, n]]\n", `:1: job "two": it needs "z", which does not exist`},
+		{"references in a list are spliced in", ".a: {n: [one, z]}\none: {script: [x]}\ntwo:\n  script: [!reference [.a, n], x]\n  needs: [one, !reference [.a, n]]\n", ":1: job \"two\": it needs \"one\" twice\n:1: job \"two\": it needs \"z\", which does not exist"},
 		{"a reference to nothing", "one:\n  script: [x]\n  needs: !reference [.a, n]\n", `:3: job "one": !reference [.a, n] stands for nothing that exists`},
 		{"references in a circle", ".a: {n: !reference [.a, n]}\none: {script: [x]}\n", `:1: job ".a": !reference [.a, n]: GitLab follows at most 10 references behind one another`},
 		{"extends over 11 levels", chain(11), ""},
@@ -181,6 +264,8 @@ func TestLintRefuses(t *testing.T) {
 	for _, row := range []struct{ summary, text, want string }{
 		{"no YAML", "one: [", "p.yml:"},
 		{"a list", "- one\n", "p.yml:1: it is a list where an object is needed"},
+		{"three documents", "spec: {}\n---\none: {script: [x]}\n---\ntwo: {script: [x]}\n", "the file holds more than one YAML document"},
+		{"two documents without inputs", "one: {script: [x]}\n---\ntwo: {script: [x]}\n", "the file holds more than one YAML document"},
 		{"a bomb", bomb, "once its aliases are followed"},
 		{"nested deep", strings.Repeat("[", 300) + strings.Repeat("]", 300), "nested more than"},
 	} {
@@ -195,6 +280,9 @@ func FuzzLint(f *testing.F) {
 	f.Add([]byte("stages: [a]\ninclude: [a, {local: b}]\ndefault: {tags: [x]}\none: {stage: a, tags: x, retry: 1}\n"))
 	f.Add([]byte(bomb))
 	f.Add([]byte("a: &a {<<: *a}"))
+	f.Add([]byte("spec: {inputs: {x: }}\n---\na: {script: [x], parallel: 2}\nb: {script: [x], needs: {job: a 1/2}, rules: [{needs: [a]}], environment: {on_stop: c}}\n"))
+	f.Add([]byte(chain(8000)))
+	f.Add([]byte("j0: {script: [x], needs: [j99]}\n" + crowd(99, "j%d: {script: [x], needs: [j0, k%d], stage: s%d}")))
 	f.Add([]byte(".a: {n: !reference [.b, n]}\n.b: {n: [!reference [.a, n], !reference [.a, n], x]}\none: {script: !reference [.a, n], dependencies: [.a]}\n"))
 	f.Fuzz(func(t *testing.T, source []byte) {
 		if _, err := lintText(t, string(source), LintOptions{Runners: [][]string{{"x"}}}); err != nil && fault.KindOf(err) != fault.Input {

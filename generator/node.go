@@ -2,6 +2,7 @@ package generator
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -49,18 +50,50 @@ type node struct {
 // parseYAML reads the only document of a YAML text, with its aliases and merge keys followed.
 func parseYAML(source []byte) (*node, error) {
 	d := yaml.NewDecoder(bytes.NewReader(source))
-	var document, second yaml.Node
+	document, err := nextYAML(d)
+	if err != nil {
+		return nil, err
+	}
+	return document, endYAML(d)
+}
+
+// parsePipeline reads a pipeline: one YAML document, which a document with the inputs that it takes may precede (spec:inputs).
+func parsePipeline(source []byte) (*node, error) {
+	d := yaml.NewDecoder(bytes.NewReader(source))
+	document, err := nextYAML(d)
+	if err != nil || document.get("spec") == nil {
+		return document, cmp.Or(err, endYAML(d))
+	}
+	body, err := nextYAML(d)
+	if errors.Is(err, errNoDocument) {
+		return document, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return body, endYAML(d)
+}
+
+var errNoDocument = errors.New("the file is empty")
+
+func nextYAML(d *yaml.Decoder) (*node, error) {
+	var document yaml.Node
 	if err := d.Decode(&document); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("the file is empty")
+			return nil, errNoDocument
 		}
 		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
 	}
-	if err := d.Decode(&second); !errors.Is(err, io.EOF) {
-		return nil, errors.New("the file holds more than one YAML document")
-	}
 	c := yamlConverter{budget: maxNodes}
 	return c.convert(&document, 0)
+}
+
+func endYAML(d *yaml.Decoder) error {
+	var more yaml.Node
+	if err := d.Decode(&more); !errors.Is(err, io.EOF) {
+		return errors.New("the file holds more than one YAML document")
+	}
+	return nil
 }
 
 // yamlConverter follows aliases itself, because the number of nodes behind them has to be bounded.

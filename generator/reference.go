@@ -14,13 +14,17 @@ const maxReferences = 10
 // referenceResolver replaces references in the jobs and globals of a linter.
 type referenceResolver struct {
 	l      *linter
+	top    map[string]*node // what stands at the top of the document
 	job    string
 	budget int
 }
 
 // resolveReferences replaces all references. What points nowhere becomes a problem, and stays as it is.
 func (l *linter) resolveReferences() {
-	r := referenceResolver{l: l, budget: 2 * maxNodes}
+	r := referenceResolver{l: l, top: map[string]*node{}, budget: 2 * maxNodes}
+	for i, k := range l.document.keys {
+		r.top[k.text] = l.document.values[i]
+	}
 	jobs := map[string]*node{}
 	for _, r.job = range l.order {
 		jobs[r.job] = r.resolve(l.jobs[r.job], 0)
@@ -79,7 +83,7 @@ func (r *referenceResolver) follow(n *node, depth int) *node {
 		r.l.add(n, r.job, "%s: GitLab follows at most %d references behind one another", shown, maxReferences)
 		return n
 	}
-	target := r.l.target(steps)
+	target := r.target(steps)
 	if target == nil {
 		if !r.l.partial {
 			r.l.add(n, r.job, "%s stands for nothing that exists", shown)
@@ -90,13 +94,13 @@ func (r *referenceResolver) follow(n *node, depth int) *node {
 }
 
 // target finds what a path leads to, through jobs and globals, as they are written; nil where it leads nowhere.
-func (l *linter) target(steps []string) *node {
+func (r *referenceResolver) target(steps []string) *node {
 	if len(steps) == 0 {
 		return nil
 	}
-	target := l.jobs[steps[0]]
+	target := r.l.jobs[steps[0]]
 	if target == nil {
-		target = l.document.get(steps[0])
+		target = r.top[steps[0]]
 	}
 	for _, step := range steps[1:] {
 		target = target.get(step)

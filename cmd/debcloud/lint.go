@@ -15,11 +15,12 @@ func newLintCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "lint FILE",
 		Short: "Check a GitLab pipeline offline",
-		Long: `lint checks a parent or child pipeline without asking GitLab: its limits, needs and extends that point nowhere or in
-circles, stages, and, where they are given, GitLab's JSON schema and the tags of the runners.
+		Long: `lint checks a parent or child pipeline without asking GitLab: its limits; needs, those of rules too, dependencies,
+environments and extends that point nowhere or in circles; stages; and, where they are given, GitLab's JSON schema and the tags of the runners.
 
 YAML's anchors and merge keys, GitLab's !reference and local includes are followed, and what they bring is checked too. Where
 another include cannot be read, names that no file here defines are not judged.
+The inputs that a file takes (spec:inputs) are not known here: names that hold one are not judged.
 
 Prints one line a problem and exits with 1 if there are any.`,
 		Example: `  debcloud lint .gitlab-ci.yml
