@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
@@ -57,11 +58,11 @@ func Upstream(plan *manifest.Plan) ([]byte, error) {
 	if len(p.variables) > 0 {
 		document["variables"] = p.variables
 	}
-	for name, j := range p.jobs {
-		if err := j.finish(name); err != nil {
+	for _, name := range slices.Sorted(maps.Keys(p.jobs)) {
+		if err := p.jobs[name].finish(name); err != nil {
 			return nil, err
 		}
-		document[name] = j
+		document[name] = p.jobs[name]
 	}
 	return indented(document)
 }
@@ -141,14 +142,15 @@ func (p *upstreamPipeline) shared(name, extends string, variables map[string]str
 	return j
 }
 
-// finish sorts lists and drops what stands in them twice. Upstream's generator stops, too, when a job needs too many.
+// finish sorts lists and drops what stands in them twice. It stops where upstream's generator does, which writes one need less
+// than GitLab allows.
 func (j *upstreamJob) finish(name string) error {
 	slices.SortFunc(j.Needs, func(a, b upstreamNeed) int { return cmp.Compare(a.Job, b.Job) })
 	j.Needs = slices.Compact(j.Needs)
 	slices.SortFunc(j.Rules, func(a, b upstreamRule) int { return cmp.Compare(a.If, b.If) })
 	j.Rules = slices.Compact(j.Rules)
-	if len(j.Needs) > maxNeeds {
-		return fault.WithHint(fault.Inputf("job %q needs %d jobs, but GitLab allows %d", name, len(j.Needs), maxNeeds),
+	if len(j.Needs) >= maxNeeds {
+		return fault.WithHint(fault.Inputf("job %q needs %d jobs, but upstream's layout allows fewer than %d", name, len(j.Needs), maxNeeds),
 			"select fewer releases or vendors, or use --layout debcloud, which splits such jobs")
 	}
 	return nil
@@ -157,9 +159,11 @@ func (j *upstreamJob) finish(name string) error {
 // maxNeeds is GitLab's limit of needs of one job (ci_needs_size_limit).
 const maxNeeds = 50
 
-// noOp is the pipeline of an empty plan, because GitLab refuses a pipeline without jobs.
+// noOp is the pipeline of an empty plan, because GitLab refuses a pipeline without jobs. Its stage is that of the team's .build,
+// for the team includes it in a file that has no stage test.
 func noOp(plan *manifest.Plan) map[string]any {
 	return map[string]any{"nothing to do": map[string]any{
+		"stage":     "build",
 		"script":    []string{"echo " + shellQuote(plan.Data.Why)},
 		"needs":     []string{},
 		"timeout":   "5 minutes",

@@ -1,8 +1,10 @@
 package generator
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
+	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/vmimages"
 )
 
@@ -291,7 +294,7 @@ func TestUpstreamLayoutRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Upstream(daily)
-	wantInput(t, "too many needs", err, `job "vendor0 postupload" needs 1000 jobs, but GitLab allows 50`)
+	wantInput(t, "too many needs", err, `job "vendor0 postupload" needs 1000 jobs, but upstream's layout allows fewer than 50`)
 	c, err := parse("c.yaml", []byte(strings.Replace(small, "- name: dev\n", "- name: dev\n  matches: [{op: EnableUpload}]\n", 1)))
 	if err != nil && strings.Contains(err.Error(), "missing") {
 		t.Fatal(err)
@@ -302,4 +305,46 @@ func TestUpstreamLayoutRefuses(t *testing.T) {
 	}
 	_, err = Upstream(dev)
 	wantInput(t, "dev uploads", err, `trixie azure amd64 is uploaded by type "dev"`)
+}
+
+// TestUpstreamLayoutLimit: upstream's generator writes 49 needs of a job and no more.
+func TestUpstreamLayoutLimit(t *testing.T) {
+	for needs, want := range map[int]string{49: "", 50: `job "r upload" needs 50 jobs, but upstream's layout allows fewer than 50`} {
+		plan := &manifest.Plan{}
+		plan.Data.Type = image.Daily
+		for i := range needs {
+			plan.Data.Cells = append(plan.Data.Cells, manifest.PlanCell{Release: "r", Vendor: fmt.Sprintf("v%d", i), Arch: "amd64", Build: true})
+		}
+		text, err := Upstream(plan)
+		if want != "" {
+			wantInput(t, "a need too many", err, want)
+		} else if err != nil || strings.Count(string(text), `"job": `) != needs {
+			t.Errorf("%d needs: %v\n%s", needs, err, text)
+		}
+	}
+}
+
+// TestUpstreamLayoutNothing: the pipeline of an empty plan is valid inside the team's own file, which declares its stages.
+func TestUpstreamLayoutNothing(t *testing.T) {
+	parent, err := os.ReadFile(upstream(t, "gitlab-ci.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := &manifest.Plan{}
+	plan.Data.Type, plan.Data.Why = image.Dev, "no image matches"
+	text, err := Upstream(plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for name, source := range map[string][]byte{".git/HEAD": nil, ".gitlab-ci.yml": parent, ".gitlab/ci/generated.yml": text} {
+		path := filepath.Join(dir, name)
+		if err := cmp.Or(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, source, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	problems, err := Lint(t.Context(), filepath.Join(dir, ".gitlab-ci.yml"), LintOptions{})
+	if err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
+	}
 }
