@@ -91,6 +91,7 @@ func TestOtherRevisions(t *testing.T) {
 	}{
 		{"a rule names a release that is gone, or not there yet", "op: Enable", "matchReleases: [bullseye, forky-backports, trixie]", 4},
 		{"a rule names an architecture that is gone", "[amd64, arm64]", "[amd64, s390x]", 3},
+		{"a rule names an architecture that is like a declared one", "[amd64, arm64]", "[amd64, armhf, armel]", 3},
 		{"no build type is declared", "{name: official,", "{name: final,", 4},
 		{"a vendor without a size", "  size: 30\n", "", 4},
 		{"a name with a line below", "name: azure", "name: azure_gallery", 4},

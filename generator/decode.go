@@ -344,8 +344,7 @@ func (c *Config) checkUses(uses []use) error {
 		if u.name == "*" || slices.Contains(known[u.what], u.name) {
 			continue
 		}
-		_, isDebians := image.NamesOf(u.name)
-		misspelt := nearest(u.name, known[u.what]) != "" && !isDebians
+		misspelt := nearest(u.name, known[u.what]) != "" && !(u.what == "architecture" && image.IsDebians(u.name))
 		if u.what == "vendor" || misspelt {
 			err := u.at.errorf("%s %q is not declared: it is none of %s", u.what, u.name, strings.Join(known[u.what], ", "))
 			return withNearest(err, u.name, known[u.what])

@@ -27,7 +27,17 @@ var names = []Names{
 	{"s390x", "s390x", "", nil, "5eead9a9-fe09-4a1e-a1d7-520d00531306"},
 }
 
-// NamesOf looks up a Debian architecture name.
+// others are architectures that Debian has or had, in a release or beside it, and of which nothing is built here.
+var others = []string{"alpha", "arm", "armel", "armhf", "hppa", "hurd-amd64", "hurd-i386", "i386", "ia64", "kfreebsd-amd64", "kfreebsd-i386", "loong64", "m68k",
+	"mips", "mips64el", "mipsel", "powerpc", "ppc64", "s390", "sh4", "sparc", "sparc64", "x32"}
+
+// IsDebians tells whether Debian calls an architecture so, whether images can be built for it or not.
+func IsDebians(name string) bool {
+	_, known := NamesOf(name)
+	return known || slices.Contains(others, name)
+}
+
+// NamesOf looks up the Debian name of an architecture that images are built for.
 func NamesOf(debian string) (Names, bool) {
 	i := slices.IndexFunc(names, func(n Names) bool { return n.Debian == debian })
 	if i < 0 {

@@ -78,6 +78,14 @@ func TestNamesOf(t *testing.T) {
 	if !ok || n.Machine != "x86_64" || n.EFI != "X64" {
 		t.Errorf("amd64 is %+v", n)
 	}
+	for name, want := range map[string]bool{"amd64": true, "armhf": true, "mips64el": true, "x86_64": false, "": false} {
+		if image.IsDebians(name) != want {
+			t.Errorf("%q is Debian's: %t", name, !want)
+		}
+	}
+	if _, ok := image.NamesOf("armhf"); ok {
+		t.Error("nothing is known of armhf, but it is taken for one that images are built for")
+	}
 	if _, ok := image.NamesOf("x86_64"); ok {
 		t.Error("x86_64 is no Debian architecture")
 	}
