@@ -67,8 +67,9 @@ func TestBadYAML(t *testing.T) {
 		{"size of nothing", "size: 8", "size: 0", `c.yaml:12: vendors[1].size: "0" is no whole number of GiB`},
 		{"release that excludes itself", "faiClasses: [TRIXIE]", "matches: [{op: Disable}]", `c.yaml:7: releases[0]: release "trixie" excludes itself`},
 		{"two cells of one name", "name: azure", "name: x\n  size: 1\n- name: backports-x",
-			`c.yaml: two cells are named debian-trixie-backports-x-amd64: "trixie-backports x amd64" and "trixie backports-x amd64"`},
+			`c.yaml:12: vendors[1]: two cells are named debian-trixie-backports-x-amd64: "trixie-backports x amd64" and "trixie backports-x amd64"`},
 		{"no YAML", "archs:", "archs: [", `c.yaml:`},
+		{"nested deeper than YAML is read", "apiVersion:", strings.Repeat("[", 20_000), `c.yaml:1: exceeded max depth`},
 		{"two documents", "publicTypes:\n- name: dev\n", "publicTypes: []\n---\nkind: X\n", `the file holds more than one YAML document`},
 	} {
 		text := strings.Replace(small, row.old, row.new, 1)

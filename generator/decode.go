@@ -311,7 +311,7 @@ func (c *Config) check(d *decoder) error {
 			return d.declared["release "+r.Name].errorf("release %q excludes itself: its %d rules let no vendor and architecture pass", r.Name, len(r.rules))
 		}
 	}
-	return c.checkNames()
+	return c.checkNames(d)
 }
 
 func (c *Config) excludesItself(r release) bool {
@@ -358,12 +358,12 @@ func (c *Config) checkUses(uses []use) error {
 }
 
 // checkNames refuses two cells whose files would have one name, such as trixie-backports × x and trixie × backports-x.
-func (c *Config) checkNames() error {
+func (c *Config) checkNames(d *decoder) error {
 	named := map[string]image.Cell{}
 	for cell := range c.cells() {
 		name := strings.Join([]string{cell.Release.Name, cell.Vendor.Name, cell.Arch.Name}, "-")
 		if other, twice := named[name]; twice {
-			return position{file: c.source}.errorf("two cells are named debian-%s: %q and %q", name, other, cell)
+			return d.declared["vendor "+cell.Vendor.Name].errorf("two cells are named debian-%s: %q and %q", name, other, cell)
 		}
 		named[name] = cell
 	}

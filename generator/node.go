@@ -82,7 +82,11 @@ func nextYAML(d *yaml.Decoder) (*node, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, errNoDocument
 		}
-		return nil, errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+		text := strings.TrimPrefix(err.Error(), "yaml: ")
+		if strings.HasPrefix(text, "exceeded") {
+			text = "line 1: " + text // the library names every line but the first
+		}
+		return nil, errors.New(text)
 	}
 	c := yamlConverter{budget: maxNodes}
 	return c.convert(&document, 0)
