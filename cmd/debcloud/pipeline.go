@@ -35,14 +35,14 @@ Layout upstream is what the team's present generator makes, for its present .git
 			prepareHeap()
 			layout := generator.Layout{Templates: options.templates, PartName: strings.TrimSuffix(filepath.Base(options.output), filepath.Ext(options.output))}
 			layout.Prepare()
-			_, plan, err := selection.plan(cmd)
+			config, plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}
 			if len(plan.Data.Cells) > 300 {
 				spareHeap()
 			}
-			return options.layOut(cmd, layout, plan)
+			return options.layOut(cmd, layout, config, plan)
 		},
 	}
 	selection.register(c)
@@ -59,12 +59,12 @@ func (o *pipelineOptions) register(c *cobra.Command) {
 	c.Flags().StringVar(&o.version, "version", "", "version of all images, YYYYMMDD-N (default: the pipeline's own); of a release, the tested daily that it promotes")
 }
 
-func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, plan *manifest.Plan) error {
+func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, config *generator.Config, plan *manifest.Plan) error {
 	switch o.layout {
 	case "upstream":
 		text, err := generator.Upstream(plan)
 		if err != nil {
-			return err
+			return fault.Inputf("%s: %w", config.Source(), err)
 		}
 		return o.write(cmd, "", text)
 	case "debcloud":
