@@ -26,7 +26,7 @@ const (
 // Limits of the linter's own, so that no file keeps it busy for long.
 const (
 	maxSteps    = 2_000_000 // looks at a job, a need or a dependency
-	maxNear     = 100_000   // names that misspelt ones are compared with
+	maxNear     = 50_000    // names that misspelt ones are compared with
 	maxProblems = 10_000    // that are reported
 	maxShown    = 20        // names in one message
 )
@@ -611,14 +611,17 @@ func (l *linter) checkNeedList(name string, n *node) {
 		l.add(needs[0].at, name, "it needs %d jobs, GitLab's limit is %d", len(needs), maxNeeds)
 		needs = needs[:maxNeeds]
 	}
-	seen := map[string]bool{}
+	seen := map[string]int{}
 	for _, n := range needs {
 		if l.stop() {
 			return
 		}
-		switch {
-		case seen[n.name] && !n.some:
-			l.add(n.at, name, "it needs %q twice", n.name)
+		seen[n.name]++
+		switch times := seen[n.name]; {
+		case times > 1 && !n.some:
+			if times == 2 {
+				l.add(n.at, name, "it needs %q twice", n.name)
+			}
 		case n.job == name:
 			l.add(n.at, name, "it needs itself")
 		case strings.HasPrefix(n.job, "."):
@@ -628,7 +631,6 @@ func (l *linter) checkNeedList(name string, n *node) {
 		case n.known && l.stage(n.job) > l.stage(name) && l.stage(name) >= 0:
 			l.add(n.at, name, "it needs %q, which is in a later stage", n.name)
 		}
-		seen[n.name] = true
 	}
 }
 
