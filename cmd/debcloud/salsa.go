@@ -174,7 +174,7 @@ Where another user owns a schedule that has to change, its ownership is taken: G
 // reportFlags are those of salsa report.
 type reportFlags struct {
 	dir, baseline, baselineRef, consoles string
-	suites                               []string
+	suites, cells                        []string
 	dryRun                               bool
 	job                                  salsa.Job
 }
@@ -188,12 +188,17 @@ func newSalsaReportCommand(f *salsaFlags) *cobra.Command {
 a table of cells and checks, what failed, boot times and packages against the target branch's last images, links to the console logs.
 It sets an external commit status for each cell, "debcloud/trixie genericcloud amd64".
 
+--cells tells which images the pipeline has. One of them without any document was not built: it is in the table, and it failed.
+
 The console logs are written below --consoles, which the CI job keeps as artifacts. Outside a merge request only the statuses are set.`,
-		Example: "  debcloud salsa report --dir artifacts --baseline-ref main\n  debcloud salsa report --dir artifacts --baseline last --dry-run",
-		RunE:    func(c *cobra.Command, args []string) error { return runSalsaReport(c, f, r, args) },
+		Example: `  debcloud salsa report --dir artifacts --baseline-ref main
+  debcloud salsa report --dir artifacts --baseline last --dry-run
+  debcloud salsa report --dir artifacts --cells "trixie ec2 amd64,trixie ec2 arm64"`,
+		RunE: func(c *cobra.Command, args []string) error { return runSalsaReport(c, f, r, args) },
 	}
 	flags := c.Flags()
 	flags.StringVar(&r.dir, "dir", "", "directory below which the documents lie")
+	flags.StringSliceVar(&r.cells, "cells", nil, "images that the pipeline has, \"RELEASE VENDOR ARCH\", with commas between")
 	flags.StringVar(&r.baseline, "baseline", "", "directory of documents to compare with")
 	flags.StringVar(&r.baselineRef, "baseline-ref", "", "branch whose last tested artifacts are downloaded to compare with")
 	flags.StringVar(&r.consoles, "consoles", "consoles", "directory for console logs, one of the job's artifacts; empty for none")
@@ -250,13 +255,17 @@ func readFindings(c *cobra.Command, f *salsaFlags, r *reportFlags, files []strin
 	if err != nil {
 		return nil, err
 	}
-	if len(cells) == 0 {
+	all, err := salsa.Planned(cells, r.cells)
+	if err != nil {
+		return nil, err
+	}
+	if len(all) == 0 {
 		return nil, fault.Inputf("no NAME.build.json or NAME.report.json is at %s", strings.Join(files, ", "))
 	}
 	if r.baseline != "" && r.baselineRef != "" {
 		return nil, fault.Inputf("--baseline and --baseline-ref exclude each other")
 	}
-	findings := &salsa.Findings{Job: r.job, Cells: cells, Suites: r.suites, Consoles: r.consoles, Against: r.job.TargetBranch}
+	findings := &salsa.Findings{Job: r.job, Cells: all, Suites: r.suites, Consoles: r.consoles, Against: r.job.TargetBranch}
 	switch {
 	case r.baseline != "":
 		findings.Baseline, err = salsa.ReadCells(r.baseline)

@@ -80,6 +80,29 @@ func ReadCells(paths ...string) ([]Cell, error) {
 	return sorted, nil
 }
 
+// Planned adds to cells those of the named ones, "trixie genericcloud amd64", that no document tells of: they were not built.
+func Planned(cells []Cell, names []string) ([]Cell, error) {
+	known := byName(cells)
+	for _, name := range names {
+		words := strings.Split(name, " ")
+		if len(words) != 3 {
+			return nil, fault.Inputf("%q is not RELEASE VENDOR ARCH", name)
+		}
+		c := Cell{Release: words[0], Vendor: words[1], Arch: words[2]}
+		if err := c.CheckWords(); err != nil {
+			return nil, err
+		}
+		if _, there := known[name]; !there {
+			known[name] = c
+		}
+	}
+	var all []Cell
+	for _, name := range sortedKeys(known) {
+		all = append(all, known[name])
+	}
+	return all, nil
+}
+
 func isDocument(path string) bool {
 	return strings.HasSuffix(path, ".build.json") || strings.HasSuffix(path, ".report.json")
 }
@@ -158,7 +181,10 @@ func (c Cell) suites() []manifest.Suite {
 
 // verdict tells whether the cell's image passed each of the named suites, and says so, or what is missing, in a line.
 func (c Cell) verdict(suites []string) (bool, string) {
-	if c.Report == nil {
+	switch {
+	case c.Report == nil && c.Build == nil:
+		return false, "not built: there are no documents of it"
+	case c.Report == nil:
 		return false, "there is no report: it was not tested"
 	}
 	digest := c.Report.Metadata.Annotations[manifest.AnnotationDigest]

@@ -130,6 +130,41 @@ func TestStatuses(t *testing.T) {
 	}
 }
 
+// TestPlanned: a cell of the plan without documents failed, in the note and among the statuses, and an older note gives way.
+func TestPlanned(t *testing.T) {
+	built := tested("trixie", "genericcloud", "amd64")
+	for _, row := range []struct {
+		cells []Cell
+		head  string
+		state []string
+	}{
+		{[]Cell{built}, "1 of 2 cells passed", []string{"failed", "success"}},
+		{nil, "0 of 2 cells passed", []string{"failed", "failed"}},
+	} {
+		cells, err := Planned(row.cells, []string{"trixie genericcloud amd64", "sid ec2 arm64"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := newDouble(t)
+		d.notes = []*note{{ID: 2, Body: marker(499) + "\nall passed", Author: owner{me, "active"}, mr: "3"}}
+		f := findings(cells...)
+		if p := post(t, d, Note(f)); p != "updated" {
+			t.Errorf("the note is %s", p)
+		}
+		demandContains(t, d.notes[0].Body, row.head, "| `sid ec2 arm64` | **no**: `not built: there are no documents of it` |",
+			"`sid ec2 arm64`: `not built: there are no documents of it`")
+		setStatuses(t, d, f)
+		if len(d.statuses) != 2 || d.statuses[0].Name != "debcloud/sid ec2 arm64" || d.statuses[0].Status != row.state[0] || d.statuses[1].Status != row.state[1] {
+			t.Errorf("%+v", d.statuses)
+		}
+	}
+	for _, name := range []string{"trixie ec2", "trixie ec2 amd64 x", "trixie EC2 amd64", ""} {
+		if _, err := Planned(nil, []string{name}); fault.KindOf(err) != fault.Input {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
 func TestStatusesFromChildPipeline(t *testing.T) {
 	d := newDouble(t)
 	f := findings(tested("trixie", "genericcloud", "amd64"))
