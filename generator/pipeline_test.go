@@ -113,7 +113,9 @@ func TestLay(t *testing.T) {
 			kind, _, _ := strings.Cut(name, " ")
 			got[kind]++
 			goodJob(t, name, job)
+			goodValues(t, uploadType, name, job)
 		}
+		needsExist(t, string(uploadType), resolved(t, p[0].JSON))
 		if compact(t, got) != compact(t, want) {
 			t.Errorf("%s has %v jobs, want %v", uploadType, got, want)
 		}
@@ -144,6 +146,106 @@ func goodJob(t *testing.T, name string, job map[string]any) {
 	}
 	if job["id_tokens"] != nil && compact(t, job["rules"]) != `[{"if":"$CI_COMMIT_REF_PROTECTED == \"true\"","when":"on_success"}]` {
 		t.Errorf("job %q has credentials, and rules %s", name, compact(t, job["rules"]))
+	}
+}
+
+// Rules of jobs, as JSON.
+const (
+	whenPublished = `[{"if":"$CI_COMMIT_REF_PROTECTED == \"true\"","when":"on_success"}]`
+	whenTelling   = `[{"if":"$CI_MERGE_REQUEST_IID","when":"always"}]`
+	whenOthersDid = `[{"when":"on_success"}]`
+)
+
+// goodValues holds what the jobs of each kind must say beside what all of them have.
+func goodValues(t *testing.T, uploadType image.UploadType, name string, job map[string]any) {
+	t.Helper()
+	kind, _, _ := strings.Cut(name, " ")
+	variables, _ := job["variables"].(map[string]any)
+	provider, _ := variables["DEBCLOUD_PROVIDER"].(string)
+	at := func(path ...string) string {
+		var v any = job
+		for _, key := range path {
+			fields, _ := v.(map[string]any)
+			v = fields[key]
+		}
+		return compact(t, v)
+	}
+	hold := func(what, got string, good bool) {
+		if !good {
+			t.Errorf("job %q of type %s: %s is %s", name, uploadType, what, got)
+		}
+	}
+	expect := func(want string, path ...string) {
+		hold(strings.Join(path, ":"), at(path...), at(path...) == want)
+	}
+	present := func(path ...string) { hold(strings.Join(path, ":"), at(path...), at(path...) != "null") }
+
+	expect(fmt.Sprint(uploadType == image.Dev), "interruptible")
+	switch {
+	case kind == "build" || kind == "check" || kind == "boot":
+		expect(whenOthersDid, "rules")
+	case uploadType == image.Dev:
+		expect(whenTelling, "rules")
+	default:
+		expect(whenPublished, "rules")
+	}
+	switch kind {
+	case "notify", "prune":
+	default:
+		expect(`"always"`, "artifacts", "when")
+		present("artifacts", "paths")
+	}
+	if job["artifacts"] != nil {
+		present("artifacts", "expire_in")
+	}
+	switch kind {
+	case "check", "boot":
+		expect(`"out/*.`+kind+`.xml"`, "artifacts", "reports", "junit")
+	case "cloud":
+		expect(`"out/*.boot.xml"`, "artifacts", "reports", "junit")
+	case "publish":
+		if provider == "azure" {
+			present("resource_group")
+		}
+	case "promote":
+		expect(`"promote `+provider+`"`, "resource_group")
+		present("environment", "name")
+		present("environment", "url")
+	case "prune":
+		expect(`"promote `+provider+`"`, "resource_group")
+	case "index", "notify":
+		expect(`"`+kind+`"`, "resource_group")
+	}
+	if kind == "promote" || kind == "report" {
+		hold("script", at("script"), strings.Contains(at("script"), `--cells \"$DEBCLOUD_CELLS\"`))
+		cells, _ := variables["DEBCLOUD_CELLS"].(string)
+		hold("variables:DEBCLOUD_CELLS", cells, cells != "")
+	}
+	if kind == "promote" {
+		hold("script", at("script"), strings.Contains(at("script"), "--plan matrix"))
+	}
+	if provider != "" && provider != "directory" {
+		present("id_tokens")
+	}
+}
+
+// needsExist finds no job whose rules let it be where those of a job that it needs do not: GitLab refuses such a pipeline.
+func needsExist(t *testing.T, summary string, jobs map[string]map[string]any) {
+	t.Helper()
+	for name, job := range jobs {
+		needs, _ := job["needs"].([]any)
+		for _, need := range needs {
+			needed, ok := need.(string)
+			if fields, is := need.(map[string]any); is && fields["pipeline"] == nil {
+				needed, ok = fields["job"].(string)
+			}
+			if !ok || jobs[needed]["rules"] == nil {
+				continue // of the parent, or a trigger, which is always there
+			}
+			if theirs := compact(t, jobs[needed]["rules"]); theirs != whenOthersDid && theirs != compact(t, job["rules"]) {
+				t.Errorf("%s: %q with rules %s needs %q with rules %s", summary, name, compact(t, job["rules"]), needed, theirs)
+			}
+		}
 	}
 }
 
@@ -258,7 +360,14 @@ func TestLaySplits(t *testing.T) {
 		}
 		builds := map[string]bool{}
 		for _, f := range p {
-			for name := range resolved(t, f.JSON) {
+			jobs := resolved(t, f.JSON)
+			needsExist(t, row.summary, jobs)
+			for name, job := range jobs {
+				if trigger, is := job["trigger"].(map[string]any); is && trigger["strategy"] != "depend" {
+					t.Errorf("%s: %s does not wait for its child: %v", row.summary, name, trigger)
+				} else if strings.HasPrefix(name, "gather ") {
+					goodValues(t, image.Daily, name, job)
+				}
 				if strings.HasPrefix(name, "build ") {
 					if builds[name] {
 						t.Errorf("%s: %s stands in two files", row.summary, name)
