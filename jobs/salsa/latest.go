@@ -171,6 +171,9 @@ func (c *Client) sources(ctx context.Context, tested *gitlab.Job, cell Cell) ([]
 // Documents downloads the documents of the last tested artifacts of each cell, as a baseline. Cells without any are left out, with a warning.
 // Archives that are large enough to hold an image are not downloaded.
 func (c *Client) Documents(ctx context.Context, cells []Cell, ref string, suites []string) ([]Cell, error) {
+	if len(cells) == 0 {
+		return nil, nil // nothing to look for on every page of jobs
+	}
 	missing := slices.Clone(cells)
 	tries := map[string]int{}
 	var found []Cell
@@ -226,6 +229,9 @@ func (c *Client) documents(ctx context.Context, tested testedJob, ref string, su
 		if ok, why := cell.verdict(suites); cell.String() == tested.cell.String() && cell.Build != nil {
 			if !ok {
 				return Cell{}, &unfitError{why}
+			}
+			if cell.Build.Metadata.DryRun() || cell.Report.Metadata.DryRun() {
+				return Cell{}, &unfitError{"it is of a dry run"}
 			}
 			return cell, nil
 		}

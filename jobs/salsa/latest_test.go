@@ -412,6 +412,28 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// TestDocumentsOfDryRun: a dry run has no packages and no boot times to compare with.
+func TestDocumentsOfDryRun(t *testing.T) {
+	captureLog(t)
+	real, dry := tested("trixie", "genericcloud", "amd64"), tested("trixie", "genericcloud", "amd64")
+	dry.Build.Metadata.Annotations[manifest.AnnotationDryRun] = "true"
+	dry.Build.Data.Packages = nil
+	d := newDouble(t)
+	d.addPipeline(t, 1, "main", real)
+	d.addPipeline(t, 2, "main", dry)
+	cells, err := d.client().Documents(t.Context(), []Cell{real}, "main", bothSuites)
+	if err != nil || len(cells) != 1 || len(cells[0].Build.Data.Packages) != 2 {
+		t.Errorf("%+v, %v", cells, err)
+	}
+}
+
+func TestDocumentsOfNothing(t *testing.T) {
+	d := newDouble(t)
+	if cells, err := d.client().Documents(t.Context(), nil, "main", bothSuites); err != nil || len(cells)+len(d.requests) > 0 {
+		t.Errorf("%v, %v, sent %v", cells, err, d.requests)
+	}
+}
+
 func TestKindOf(t *testing.T) {
 	c := tested("trixie", "genericcloud", "amd64")
 	for _, row := range []struct{ job, kind string }{
