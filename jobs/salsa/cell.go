@@ -25,13 +25,13 @@ type Cell struct {
 // String returns "trixie genericcloud amd64".
 func (c Cell) String() string { return c.Release + " " + c.Vendor + " " + c.Arch }
 
-var word = lazyregexp.New(`^[a-z0-9][a-z0-9.+-]{0,62}$`)
+var word = lazyregexp.New(`^[a-z0-9][a-z0-9.+_-]{0,62}$`)
 
 // CheckWords refuses a cell whose words cannot be those of a release, a vendor and an architecture.
 func (c Cell) CheckWords() error {
 	for _, w := range []struct{ kind, text string }{{"release", c.Release}, {"vendor", c.Vendor}, {"architecture", c.Arch}} {
 		if !word.MatchString(w.text) {
-			return fault.Inputf("%s %q is not a word of a-z, 0-9, dot, plus and minus", w.kind, w.text)
+			return fault.Inputf("%s %q is not a word of a-z, 0-9, dot, plus, minus and underscore", w.kind, w.text)
 		}
 	}
 	return nil

@@ -434,6 +434,28 @@ func TestDocumentsOfNothing(t *testing.T) {
 	}
 }
 
+// TestVendorOfTheMatrix: what the matrix takes as a name is one here, too.
+func TestVendorOfTheMatrix(t *testing.T) {
+	d := newDouble(t)
+	cell := tested("trixie", "my_ec2", "amd64")
+	d.addPipeline(t, 1, "main", cell)
+	o := wanted
+	o.Vendor = "my_ec2"
+	if _, err := d.client().Latest(t.Context(), o, filepath.Join(t.TempDir(), "last")); err != nil {
+		t.Error(err)
+	}
+	dir := t.TempDir()
+	cell.save(t, dir)
+	cells, err := ReadCells(dir)
+	if err != nil || len(cells) != 1 {
+		t.Fatal(cells, err)
+	}
+	demandContains(t, Note(findings(cells...)), "`trixie my_ec2 amd64` | yes")
+	if setStatuses(t, d, findings(cells...)); d.statuses[0].Name != "debcloud/trixie my_ec2 amd64" {
+		t.Errorf("%+v", d.statuses[0])
+	}
+}
+
 func TestKindOf(t *testing.T) {
 	c := tested("trixie", "genericcloud", "amd64")
 	for _, row := range []struct{ job, kind string }{
