@@ -61,7 +61,7 @@ func resolved(t testing.TB, text []byte) map[string]map[string]any {
 	jobs := map[string]map[string]any{}
 	for name, raw := range document {
 		var own, job map[string]any
-		if name == "stages" || strings.HasPrefix(name, ".") {
+		if name == "stages" || name == "workflow" || strings.HasPrefix(name, ".") {
 			continue
 		}
 		if err := json.Unmarshal(raw, &own); err != nil {
@@ -116,6 +116,9 @@ func TestLay(t *testing.T) {
 			goodValues(t, uploadType, name, job)
 		}
 		needsExist(t, string(uploadType), resolved(t, p[0].JSON))
+		if lasting := strings.Contains(compact(t, json.RawMessage(p[0].JSON)), `"workflow":{"auto_cancel":{"on_new_commit":"none"}}`); lasting != (uploadType != image.Dev) {
+			t.Errorf("%s: no newer commit ends it: %v", uploadType, lasting)
+		}
 		if compact(t, got) != compact(t, want) {
 			t.Errorf("%s has %v jobs, want %v", uploadType, got, want)
 		}

@@ -116,4 +116,7 @@ function(context)
     + (if context.parts != [] then { '.unpack': part.base } else {})
     + (if empty then { '.nothing to do': nothing.base } else {});
 
-  { stages: settings.stages } + hidden + { [it.name]: it.job for it in jobs }
+  // A child is judged on its own when a newer commit comes, and one of which no job has begun would be ended.
+  local lasting = if publishes then { workflow: { auto_cancel: { on_new_commit: 'none' } } } else {};
+
+  { stages: settings.stages } + lasting + hidden + { [it.name]: it.job for it in jobs }

@@ -11,6 +11,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"salsa.debian.org/cloud-team/debcloud/generator"
 )
 
 // TestCI runs this project's .gitlab-ci.yml in a dry run with gitlab-ci-local: the parent's jobs, and the children that it
@@ -96,6 +100,45 @@ func TestCI(t *testing.T) {
 				t.Logf("%s", out)
 			}
 		})
+	}
+}
+
+// TestCIAutoCancel: only a merge request's and a branch's pipelines give way to newer commits. A push to the branch of a schedule would
+// end its dailies otherwise, for as long as no job has begun that must not be interrupted.
+func TestCIAutoCancel(t *testing.T) {
+	const path = "../../.gitlab-ci.yml"
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ci struct {
+		Workflow struct {
+			Rules []struct {
+				If, When   string
+				AutoCancel struct {
+					OnNewCommit string `json:"on_new_commit"`
+				} `json:"auto_cancel"`
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &ci); err != nil {
+		t.Fatal(err)
+	}
+	givesWay := `$CI_PIPELINE_SOURCE == "merge_request_event" || ($CI_PIPELINE_SOURCE == "push" && $CI_COMMIT_BRANCH)`
+	for _, r := range ci.Workflow.Rules {
+		if stays := r.AutoCancel.OnNewCommit == "none" || r.When == "never"; stays == (r.If == givesWay) {
+			t.Errorf("a newer commit ends what %q lets be: %v", r.If, !stays)
+		}
+	}
+	if n := len(ci.Workflow.Rules); n == 0 || ci.Workflow.Rules[n-1].If != "" {
+		t.Error("nothing is said of all other pipelines")
+	}
+	schema := "../../../shared/data/gitlab-ci-schema.json"
+	if _, err := os.Stat(schema); err != nil {
+		t.Skipf("no schema: %v", err)
+	}
+	if problems, err := generator.Lint(t.Context(), path, generator.LintOptions{Schema: schema}); err != nil || len(problems) > 0 {
+		t.Errorf("%v, %v", problems, err)
 	}
 }
 
