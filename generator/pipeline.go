@@ -89,6 +89,11 @@ type templatePart struct {
 // Lay lays out a plan in one file, or in several of which the last starts the others. An empty plan becomes one job that says
 // why it is empty.
 func (l Layout) Lay(ctx context.Context, plan *manifest.Plan, emit Emit) error {
+	switch plan.Data.Type {
+	case image.Dev, image.Daily, image.Published:
+	default:
+		return fault.WithHint(fault.Inputf("layout debcloud has no jobs for type %q", plan.Data.Type), "use one of the types dev, daily and release")
+	}
 	if plan.Data.Type == image.Published && l.Version == (image.Version{}) {
 		return fault.WithHint(fault.Inputf("a release promotes a daily version, and none is named"), "name a tested one: --version YYYYMMDD-N")
 	}
@@ -235,6 +240,9 @@ func (e *evaluator) file(ctx context.Context, cells []manifest.PlanCell, parts [
 		return nil, err
 	}
 	text, err := e.library.call(ctx, "pipeline.jsonnet", string(argument))
+	if err == nil && !strings.HasPrefix(text, "{") {
+		err = fault.WithHint(fault.Inputf("pipeline.jsonnet of %s yields %.40q, which is no object", e.library.label, strings.Join(strings.Fields(text), " ")), "let it yield the pipeline, an object with a field for each job")
+	}
 	return []byte(text), err
 }
 

@@ -368,7 +368,10 @@ func TestLaySplits(t *testing.T) {
 			for name, job := range jobs {
 				if trigger, is := job["trigger"].(map[string]any); is && trigger["strategy"] != "depend" {
 					t.Errorf("%s: %s does not wait for its child: %v", row.summary, name, trigger)
-				} else if strings.HasPrefix(name, "gather ") {
+				} else if artifacts, has := job["artifacts"].(map[string]any); has && artifacts["expire_in"] == nil {
+					t.Errorf("%s: %s keeps its artifacts for ever", row.summary, name)
+				}
+				if strings.HasPrefix(name, "gather ") {
 					goodValues(t, image.Daily, name, job)
 				}
 				if strings.HasPrefix(name, "build ") {
@@ -433,6 +436,12 @@ func TestLayRefuses(t *testing.T) {
 	}
 }
 
+// TestLayOtherType: the templates would publish nothing of a type that they do not know, and promote it.
+func TestLayOtherType(t *testing.T) {
+	_, err := emitted(t, Layout{}, manifest.NewPlan("weekly"))
+	wantInput(t, "a type that the matrix declares beside ours", err, `layout debcloud has no jobs for type "weekly"`)
+}
+
 // TestTemplates: a team's folder goes before the built-in templates and can build on them.
 func TestTemplates(t *testing.T) {
 	c := load(t, "")
@@ -442,6 +451,8 @@ func TestTemplates(t *testing.T) {
 		{"a kind on top of the built-in one", "build.libsonnet", "function(lib) (import 'debcloud/build.libsonnet')(lib) + { base+: { before_script: ['date'] } }", `"before_script": [ "date" ]`, ""},
 		{"syntax error: file and line", "build.libsonnet", "function(lib) {\n  base: \n}", "", "build.libsonnet:3:"},
 		{"a field that does not exist: file and line", "build.libsonnet", "function(lib) {\n  base: lib.jobb('build'),\n  of(cell): {},\n}", "", "build.libsonnet:2:9-17"},
+		{"a list", "pipeline.jsonnet", "function(context) [1, 2]", "", `yields "[ 1, 2 ]", which is no object`},
+		{"a text", "pipeline.jsonnet", "function(context) 'job: {}'", "", "which is no object"},
 		{"an import outside the folder", "build.libsonnet", "import '../../secret'", "", `import "../../secret" leaves the folder`},
 	} {
 		dir := t.TempDir()

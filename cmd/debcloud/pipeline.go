@@ -62,6 +62,9 @@ func (o *pipelineOptions) register(c *cobra.Command) {
 func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, config *generator.Config, plan *manifest.Plan) error {
 	switch o.layout {
 	case "upstream":
+		if o.templates != "" || o.version != "" {
+			return fault.Inputf("--layout upstream has neither templates nor a version of its own: leave out --templates and --version")
+		}
 		text, err := generator.Upstream(plan)
 		if err != nil {
 			return fault.Inputf("%s: %w", config.Source(), err)
