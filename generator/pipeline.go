@@ -32,6 +32,7 @@ type Emit func(name string, json []byte) error
 type Layout struct {
 	Templates string        // folder that overlays the built-in templates, or ""
 	Version   image.Version // of all images; of a plan of type release, the daily version that it promotes
+	Config    string        // ImageConfig document of the plan as the jobs see it, or "" for the built-in matrix
 	PartName  string        // what the names of further files begin with: child-pipeline
 
 	ahead        func() *library // from Prepare
@@ -59,6 +60,7 @@ func (l *Layout) Prepare() {
 type templateContext struct {
 	Type     image.UploadType  `json:"type"`
 	Version  string            `json:"version"`
+	Config   string            `json:"config"`
 	Releases []templateRelease `json:"releases"`
 	Parts    []templatePart    `json:"parts"`
 	Last     bool              `json:"last"`
@@ -212,7 +214,7 @@ type evaluator struct {
 }
 
 func (l Layout) evaluator(t image.UploadType) (*evaluator, error) {
-	e := &evaluator{context: templateContext{Type: t}, close: func() {}}
+	e := &evaluator{context: templateContext{Type: t, Config: l.Config}, close: func() {}}
 	if l.Version != (image.Version{}) {
 		e.context.Version = l.Version.String()
 	}

@@ -436,6 +436,30 @@ func TestLayRefuses(t *testing.T) {
 	}
 }
 
+// TestLayConfig: every job that reads the matrix reads the one that its pipeline was made of.
+func TestLayConfig(t *testing.T) {
+	c := load(t, "")
+	for config, want := range map[string]string{"": "", "ci/it's $mine.yaml": ` --config 'ci/it'"'"'s $mine.yaml'`} {
+		seen := map[string]bool{}
+		for _, uploadType := range []image.UploadType{image.Dev, image.Daily, image.Published} {
+			p := lay(t, c, uploadType, Layout{Templates: everything(t), Config: config}, Selection{Releases: []string{"trixie"}})
+			for name, job := range resolved(t, p[0].JSON) {
+				kind, _, _ := strings.Cut(name, " ")
+				seen[kind] = true
+				reads := want != "" && slices.Contains([]string{"build", "publish", "promote", "prune"}, kind)
+				script, _ := job["script"].([]any)
+				last, _ := script[len(script)-1].(string)
+				if strings.Contains(last, " --config ") != reads || reads && !strings.HasSuffix(last, want) {
+					t.Errorf("%q of type %s does %s", name, uploadType, last)
+				}
+			}
+		}
+		if !seen["build"] || !seen["publish"] || !seen["promote"] || !seen["prune"] {
+			t.Errorf("only %v", seen)
+		}
+	}
+}
+
 // TestLayOtherType: the templates would publish nothing of a type that they do not know, and promote it.
 func TestLayOtherType(t *testing.T) {
 	_, err := emitted(t, Layout{}, manifest.NewPlan("weekly"))

@@ -5,7 +5,7 @@ function(lib) {
     [if lib.context.version != '' then 'variables']+: { DEBCLOUD_VERSION: lib.context.version },
     script: [
       'version="${DEBCLOUD_VERSION:-$(date -u -d "$CI_PIPELINE_CREATED_AT" +%Y%m%d)-$CI_PIPELINE_IID}"',
-      './debcloud build "$DEBCLOUD_RELEASE" "$DEBCLOUD_VENDOR" "$DEBCLOUD_ARCH" --type "$DEBCLOUD_BUILD_TYPE" --version "$version" --build-id "$CI_PROJECT_PATH_SLUG-$CI_COMMIT_REF_SLUG" --output out',
+      './debcloud build "$DEBCLOUD_RELEASE" "$DEBCLOUD_VENDOR" "$DEBCLOUD_ARCH" --type "$DEBCLOUD_BUILD_TYPE" --version "$version" --build-id "$CI_PROJECT_PATH_SLUG-$CI_COMMIT_REF_SLUG" --output out' + lib.config,
     ],
     artifacts: {
       name: '$CI_JOB_NAME_SLUG',

@@ -3,7 +3,7 @@
 // A kind's file is a function of lib. It returns
 //   base   what all jobs of the kind have; becomes the hidden job .KIND, which the others extend
 //   of     what one of them has more: a function of what it is made for
-// context is what the generator says of the pipeline: type (dev, daily, release) and version.
+// context is what the generator says of the pipeline: type (dev, daily, release), version and config.
 function(settings, context) {
   settings: settings,
   context: context,
@@ -44,6 +44,9 @@ function(settings, context) {
 
   // What a job needs to have ./debcloud: the job of the parent pipeline that built it, once for all. GitLab fetches its artifacts.
   program: if settings.program == null then [] else [{ pipeline: '$PARENT_PIPELINE_ID', job: settings.program }],
+
+  // What a command that reads the matrix is told where the pipeline was made of another one.
+  config: if context.config == '' then '' else ' --config ' + std.escapeStringBash(context.config),
 
   // A need of another job's success without its artifacts; its name alone is a need with them.
   after(name): { job: name, artifacts: false },

@@ -2,6 +2,7 @@
 //
 // context: type     dev, daily or release
 //          version  of all images, "" where the pipeline's own number tells it; of the daily that a release promotes
+//          config   ImageConfig document that the jobs read, "" where it is the built-in matrix
 //          releases { name, cells } each; cells as in the Plan document, with name, "trixie genericcloud amd64", and variables, DEBCLOUD_RELEASE and so on
 //          parts    in the place of releases where the pipeline is so large that it was split: { name, file } each
 //          why      there are no releases

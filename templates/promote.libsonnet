@@ -20,7 +20,7 @@ function(lib)
       },
       script: [
         './debcloud publish ' + documents + ' --to "' + lib.provider(provider).target + '" --upload-type ' + lib.context.type
-        + ' --stage public --plan matrix --cells "$DEBCLOUD_CELLS" --documents out',
+        + ' --stage public --plan matrix --cells "$DEBCLOUD_CELLS" --documents out' + lib.config,
       ],
     },
     // release: with the cells that the pipeline has of it, at any provider.

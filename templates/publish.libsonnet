@@ -7,7 +7,7 @@ function(lib) {
     variables+: { DEBCLOUD_PROVIDER: provider },
     allow_failure: { exit_codes: [4] },
     script: [
-      './debcloud publish out/*.build.json --to "' + lib.provider(provider).target + '" --upload-type ' + lib.context.type + ' --stage private'
+      './debcloud publish out/*.build.json --to "' + lib.provider(provider).target + '" --upload-type ' + lib.context.type + ' --stage private' + lib.config
       + ' || { code=$?; if [ "$code" = 3 ] && ls out/*.upload-*.json; then exit 4; fi; exit "$code"; }',
     ],
   },

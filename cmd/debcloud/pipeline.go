@@ -1,6 +1,10 @@
 package main
 
 import (
+	"cmp"
+	"context"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -23,7 +27,8 @@ func newPipelineCommand() *cobra.Command {
 
 Layout debcloud builds, checks and boots each image; dailies are published, tested on their cloud and promoted, all of a
 release or none; a release promotes the daily that --version names and builds nothing. --templates overlays the job
-templates, see templates/README.md. A pipeline beyond GitLab's limits is split: beside FILE.yml lie FILE.1.yml and so on.
+templates, see templates/README.md. The jobs read the file of --config, too, at its path in the repository. A pipeline
+beyond GitLab's limits is split: beside FILE.yml lie FILE.1.yml and so on.
 
 Layout upstream is what the team's present generator makes, for its present .gitlab-ci.yml.`,
 		Example: `  debcloud pipeline --type daily -o child-pipeline.yml
@@ -35,19 +40,55 @@ Layout upstream is what the team's present generator makes, for its present .git
 			prepareHeap()
 			layout := generator.Layout{Templates: options.templates, PartName: strings.TrimSuffix(filepath.Base(options.output), filepath.Ext(options.output))}
 			layout.Prepare()
-			config, plan, err := selection.plan(cmd)
+			_, plan, err := selection.plan(cmd)
 			if err != nil {
 				return err
 			}
 			if len(plan.Data.Cells) > 300 {
 				spareHeap()
 			}
-			return options.layOut(cmd, layout, config, plan)
+			return options.layOut(cmd, layout, plan, selection.config)
 		},
 	}
 	selection.register(c)
 	options.register(c)
 	return c
+}
+
+// configOfJobs is where the jobs, which run at the top of the repository, find what --config names.
+func configOfJobs(ctx context.Context, path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	top, err := repositoryTop()
+	if err != nil {
+		return "", err
+	}
+	if relative, err := filepath.Rel(top, absolute); err == nil && filepath.IsLocal(relative) {
+		return relative, nil
+	}
+	slog.WarnContext(ctx, "the configuration is not in the repository, so each runner must have it at the same path", "config", absolute)
+	return absolute, nil
+}
+
+// repositoryTop is the folder with .git at or above the working directory, or else that itself.
+func repositoryTop() (string, error) {
+	here, err := filepath.Abs(".")
+	if err != nil {
+		return "", err
+	}
+	for dir := here; ; dir = filepath.Dir(dir) {
+		if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return here, nil
+		}
+	}
 }
 
 type pipelineOptions struct{ output, layout, templates, version string }
@@ -59,7 +100,7 @@ func (o *pipelineOptions) register(c *cobra.Command) {
 	c.Flags().StringVar(&o.version, "version", "", "version of all images, YYYYMMDD-N (default: the pipeline's own); of a release, the tested daily that it promotes")
 }
 
-func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, config *generator.Config, plan *manifest.Plan) error {
+func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, plan *manifest.Plan, config string) error {
 	switch o.layout {
 	case "upstream":
 		if o.templates != "" || o.version != "" {
@@ -67,7 +108,7 @@ func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, co
 		}
 		text, err := generator.Upstream(plan)
 		if err != nil {
-			return fault.Inputf("%s: %w", config.Source(), err)
+			return fault.Inputf("%s: %w", cmp.Or(config, "the built-in matrix"), err)
 		}
 		return o.write(cmd, "", text)
 	case "debcloud":
@@ -80,6 +121,10 @@ func (o *pipelineOptions) layOut(cmd *cobra.Command, layout generator.Layout, co
 			return err
 		}
 		layout.Version = version
+	}
+	var err error
+	if layout.Config, err = configOfJobs(cmd.Context(), config); err != nil {
+		return err
 	}
 	return layout.Lay(cmd.Context(), plan, func(name string, text []byte) error { return o.write(cmd, name, text) })
 }
