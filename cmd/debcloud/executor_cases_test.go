@@ -231,7 +231,8 @@ default_image: late
 	})
 }
 
-// A job that clones over HTTP, and hands an artifact up and another one down, through QEMU's own network.
+// A job that clones over HTTP, hands an artifact up and another one down, and fills a cache, through QEMU's own network; the next job, in another
+// VM, finds the cache.
 func TestExecutorNetwork(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("git is not installed")
@@ -242,13 +243,18 @@ func TestExecutorNetwork(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("/repository.git/", http.StripPrefix("/repository.git/", http.FileServer(http.Dir(repository))))
 	mux.Handle("/api/v4/jobs/", store)
+	mux.Handle("/cache/", runnertest.CacheStore{Dir: t.TempDir()})
 	server := httptest.NewServer(mux)
 	defer server.Close()
 	url := strings.Replace(server.URL, "127.0.0.1", "10.0.2.2", 1) // how QEMU's network calls the host's loopback
 	transfer := "gitlab-runner artifacts-%s --url " + url + " --token secret --id 1 --path made\n"
-	o := newRunner(t, b).Play(t.Context(), newJob(
-		script("get_sources", "n=0; until ip route | grep -q default || [ $n = 600 ]; do sleep 0.1; n=$((n+1)); done; cd /builds && git clone -q "+url+"/repository.git source && git -C source log --oneline\n"),
-		script("build_script", "cd /builds/source && cat file >made && echo built >>made\n"),
+	cache := "gitlab-runner cache-%s --url " + url + "/cache/key --file /cache/cloud-team/images/key/cache.zip --path downloads\n"
+	online := "n=0; until ip route | grep -q default || [ $n = 600 ]; do sleep 0.1; n=$((n+1)); done; "
+	r := newRunner(t, b)
+	o := r.Play(t.Context(), newJob(
+		script("get_sources", online+"cd /builds && git clone -q "+url+"/repository.git source && git -C source log --oneline\n"),
+		script("build_script", "cd /builds/source && cat file >made && echo built >>made && mkdir downloads && echo fetched >downloads/package\n"),
+		script("archive_cache", "cd /builds/source && "+fmt.Sprintf(cache, "archiver")),
 		script("upload_artifacts_on_success", "cd /builds/source && "+fmt.Sprintf(transfer, "uploader")),
 		script("download_artifacts", "cd /builds && rm -f source/made && "+fmt.Sprintf(transfer, "downloader")+"cat made\n"),
 	))
@@ -256,6 +262,11 @@ func TestExecutorNetwork(t *testing.T) {
 	if n := store.Artifacts(); n != 1 {
 		t.Errorf("%d artifacts were stored", n)
 	}
+	o = r.Play(t.Context(), newJob(
+		script("restore_cache", online+"mkdir /builds/source && cd /builds/source && test ! -e /cache/cloud-team && "+fmt.Sprintf(cache, "extractor")),
+		script("build_script", "cat /builds/source/downloads/package\n"),
+	))
+	expect(t, b, o, "success", "", "fetched")
 }
 
 // bareRepository makes a repository that a plain HTTP server can serve.

@@ -88,28 +88,35 @@ func packFile(z *zip.Writer, path string, entry fs.DirEntry) error {
 
 // download unpacks an archive here.
 func download(address, token string) error {
-	request, err := http.NewRequest(http.MethodGet, address, nil)
-	if err != nil {
-		return err
-	}
 	archive, err := os.CreateTemp(".", "artifacts-*.zip")
 	if err != nil {
 		return err
 	}
 	defer os.Remove(archive.Name())
 	defer archive.Close()
-	var size int64
-	err = send(request, token, http.StatusOK, func(body io.Reader) (err error) {
-		size, err = io.Copy(archive, body)
+	if err := fetch(address, token, archive); err != nil {
+		return err
+	}
+	return unpack(archive.Name())
+}
+
+func fetch(address, token string, into io.Writer) error {
+	request, err := http.NewRequest(http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	return send(request, token, http.StatusOK, func(body io.Reader) error {
+		_, err := io.Copy(into, body)
 		return err
 	})
+}
+
+func unpack(path string) error {
+	z, err := zip.OpenReader(path)
 	if err != nil {
 		return err
 	}
-	z, err := zip.NewReader(archive, size)
-	if err != nil {
-		return err
-	}
+	defer z.Close()
 	for _, f := range z.File {
 		if err := unpackFile(f); err != nil {
 			return err

@@ -1,5 +1,5 @@
 // Command gitlab-runner stands in for GitLab Runner inside the test guest: the verbs that Runner's scripts call to move
-// artifacts, over the same requests to GitLab.
+// artifacts and caches, over the same requests to GitLab and to the object store of caches.
 package main
 
 import (
@@ -26,6 +26,7 @@ func run(args []string) error {
 	}
 	f := flag.NewFlagSet(args[0], flag.ContinueOnError)
 	url, token, id := f.String("url", "", ""), f.String("token", "", ""), f.String("id", "", "")
+	file := f.String("file", "", "")
 	var paths []string
 	f.Func("path", "", func(s string) error { paths = append(paths, s); return nil })
 	if err := f.Parse(args[1:]); err != nil {
@@ -37,6 +38,10 @@ func run(args []string) error {
 		return upload(address, *token, paths)
 	case "artifacts-downloader":
 		return download(address, *token)
+	case "cache-archiver":
+		return archiveCache(*url, *file, paths)
+	case "cache-extractor":
+		return extractCache(*url, *file)
 	}
 	return fmt.Errorf("no command %q", args[0])
 }
