@@ -116,6 +116,15 @@ func TestExecutorCancels(t *testing.T) {
 		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.ErrTimedOut), job)
 		expect(t, b, o, "failed", "job_execution_timeout")
 	})
+	t.Run("a cleanup beside a script that goes on takes its machine away", func(t *testing.T) {
+		r := newRunner(t, b)
+		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.ErrUnheard), job)
+		expect(t, b, o, "failed", "canceled", "started", "build_script was cut off")
+		run, cleanup := o.CallsOf("run build_script"), o.CallsOf("cleanup")
+		if len(run) != 1 || run[0].Exit != 2 || len(cleanup) != 1 || cleanup[0].Exit != 0 {
+			t.Errorf("the calls are %+v", o.Calls)
+		}
+	})
 	t.Run("a cancel while the machine boots", func(t *testing.T) {
 		r := newRunner(t, b)
 		o := r.Play(cancelWhen(r, "prepare", 3*time.Second, runnertest.ErrAborted), job)

@@ -109,6 +109,9 @@ var (
 	ErrTimedOut = errors.New("job_execution_timeout")
 	// ErrKilled is a SIGKILL of Runner: nothing more is called, no process is ended and the directory stays.
 	ErrKilled = errors.New("runner was killed")
+	// ErrUnheard is a cancel that the running call does not hear of in time: cleanup is called beside it. Play returns when both have
+	// ended, and the call is noted last.
+	ErrUnheard = errors.New("canceled, and not heard")
 )
 
 // play is one job that is being played.
@@ -118,6 +121,7 @@ type play struct {
 	dir     string // of the attempt
 	jobEnv  map[string]string
 	outcome Outcome
+	beside  func() // waits for the call that cleanup was called beside
 
 	mu  sync.Mutex
 	log bytes.Buffer
@@ -135,6 +139,9 @@ func (r *Runner) Play(ctx context.Context, job Job) Outcome {
 	if p.prepare(ctx) {
 		p.stages(ctx)
 		p.cleanup(ctx)
+	}
+	if p.beside != nil {
+		p.beside()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -316,19 +323,27 @@ func (p *play) call(ctx context.Context, stdout io.Writer, args ...string) int {
 	cmd.Stdout, cmd.Stderr = stdout, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	begun := time.Now()
-	exit := p.wait(ctx, cmd)
-	c := Call{Name: name, Exit: exit, Output: own.String(), Took: time.Since(begun)}
-	if s := cmd.ProcessState; s != nil {
-		c.CPU = s.UserTime() + s.SystemTime()
+	exit, done := p.wait(ctx, cmd)
+	note := func(exit int) {
+		c := Call{Name: name, Exit: exit, Output: own.String(), Took: time.Since(begun)}
+		if s := cmd.ProcessState; s != nil {
+			c.CPU = s.UserTime() + s.SystemTime()
+		}
+		p.outcome.Calls = append(p.outcome.Calls, c)
 	}
-	p.outcome.Calls = append(p.outcome.Calls, c)
+	if done != nil {
+		p.beside = func() { <-done; note(cmd.ProcessState.ExitCode()) }
+		return exit
+	}
+	note(exit)
 	return exit
 }
 
-func (p *play) wait(ctx context.Context, cmd *exec.Cmd) int {
+// wait returns the exit code of a call, or, of one that goes on, what is closed when it ends.
+func (p *play) wait(ctx context.Context, cmd *exec.Cmd) (exit int, goesOn <-chan struct{}) {
 	if err := cmd.Start(); err != nil {
 		p.write([]byte(err.Error()))
-		return -1
+		return -1, nil
 	}
 	done := make(chan struct{})
 	go func() {
@@ -337,16 +352,19 @@ func (p *play) wait(ctx context.Context, cmd *exec.Cmd) int {
 	}()
 	select {
 	case <-done:
-		return cmd.ProcessState.ExitCode()
+		return cmd.ProcessState.ExitCode(), nil
 	case <-ctx.Done():
 	}
-	if errors.Is(context.Cause(ctx), ErrKilled) {
-		return -1
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, ErrKilled):
+		return -1, nil
+	case errors.Is(cause, ErrUnheard):
+		return -1, done
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-done:
-		return cmd.ProcessState.ExitCode()
+		return cmd.ProcessState.ExitCode(), nil
 	case <-time.After(p.GracefulKill):
 	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
@@ -354,7 +372,7 @@ func (p *play) wait(ctx context.Context, cmd *exec.Cmd) int {
 	case <-done:
 	case <-time.After(p.ForceKill):
 	}
-	return -1
+	return -1, nil
 }
 
 // environment is that of a call: Runner's own, what it says to every driver, what config's job_env said, the job's variables.
