@@ -466,6 +466,35 @@ func TestHiddenComesBack(t *testing.T) {
 	}
 }
 
+// TestNeverPublic: a version that pruning retires before it was public is not counted as one that users see, and is published as any other.
+func TestNeverPublic(t *testing.T) {
+	img := testImage(t, publishtest.Options{})
+	for _, step := range []struct {
+		retire func(*Publisher, context.Context, holding.Item) error
+		state  holding.State
+	}{{(*Publisher).Deprecate, holding.Deprecated}, {(*Publisher).Hide, holding.Hidden}} {
+		f := newFake(t)
+		f.publishOnce(t, img, publish.Private)
+		p := f.publisher(t, &publishtest.Line{}, openJournal(t))
+		demand := func(state holding.State, public bool) holding.Item {
+			t.Helper()
+			all, err := p.List(t.Context())
+			if err != nil || len(all) != 1 || all[0].State != state || all[0].Public != public {
+				t.Fatalf("it should be %s, public %v: %+v, %v", state, public, all, err)
+			}
+			return all[0]
+		}
+		if err := step.retire(p, t.Context(), demand(holding.Current, false)); err != nil {
+			t.Fatal(err)
+		}
+		demand(step.state, false)
+		if done, err := p.Publish(t.Context(), img, publish.Public); err != nil || !done.Changed || f.Versions()[0].ExcludeFromLatest {
+			t.Fatalf("published: %+v, %v, %+v", done, err, f.Versions()[0])
+		}
+		demand(holding.Current, true)
+	}
+}
+
 // TestTwoMachines: a publisher with another journal leaves a disk alone that is being filled, says so, and takes over when nobody can be at work on it
 // any more. One with the same journal does so at once.
 func TestTwoMachines(t *testing.T) {

@@ -69,7 +69,7 @@ func item(v *armcompute.GalleryImageVersion) holding.Item {
 	profile := v.Properties.PublishingProfile
 	it.Created = deref(profile.PublishedDate)
 	it.Since = it.Created
-	it.Public = !deref(profile.ExcludeFromLatest) || deref(v.Tags[tagDeprecated]) != ""
+	it.Public = shown(v) || deref(v.Tags[tagDeprecated]) != "" && deref(v.Tags[tagUnseen]) == ""
 	if source := v.Properties.StorageProfile; source != nil && source.OSDiskImage != nil && source.OSDiskImage.Source != nil && stateOf(v) != armcompute.GalleryProvisioningStateSucceeded {
 		it.RefersTo = append(it.RefersTo, deref(source.OSDiskImage.Source.ID))
 	}
@@ -114,15 +114,24 @@ func (s *session) listDisks(ctx context.Context) ([]holding.Item, error) {
 func (p *Publisher) Deprecate(ctx context.Context, it holding.Item) error {
 	return p.retire(ctx, it, holding.Deprecated, func(v *armcompute.GalleryImageVersion) armcompute.GalleryImageVersion {
 		_, successor := partsOf(it.ReplacedBy)
-		return deprecated(v, strings.Replace(strings.TrimPrefix(successor, "0."), ".", "-", 1), time.Now())
+		return aside(v, strings.Replace(strings.TrimPrefix(successor, "0."), ".", "-", 1))
 	})
+}
+
+// aside is a version that pruning retires. One that was never public says so: it is out of "latest" like those that were.
+func aside(v *armcompute.GalleryImageVersion, successor string) armcompute.GalleryImageVersion {
+	wanted := deprecated(v, successor, time.Now())
+	if !shown(v) && retired(v) == "" {
+		wanted.Tags[tagUnseen] = ref("true")
+	}
+	return wanted
 }
 
 // Hide marks the version. A gallery cannot hide one version from those who may read it: nothing more than out of "latest" is there,
 // so that who names this very version still gets it until it is deleted.
 func (p *Publisher) Hide(ctx context.Context, it holding.Item) error {
 	return p.retire(ctx, it, holding.Hidden, func(v *armcompute.GalleryImageVersion) armcompute.GalleryImageVersion {
-		wanted := deprecated(v, "", time.Now())
+		wanted := aside(v, "")
 		wanted.Tags[tagHidden] = ref(time.Now().UTC().Format(time.RFC3339))
 		return wanted
 	})

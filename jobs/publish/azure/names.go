@@ -24,7 +24,8 @@ const (
 	tagMaker      = "debcloud-maker"    // of a disk that is not complete: what the journal of its maker has
 	tagDeprecated = "debcloud-deprecated-at"
 	tagHidden     = "debcloud-hidden-at"
-	tagReplacedBy = "debcloud-replaced-by" // version of the successor
+	tagReplacedBy = "debcloud-replaced-by"  // version of the successor
+	tagUnseen     = "debcloud-never-public" // of a version that was retired before it was public
 )
 
 // definitionName is the family's image definition: debian-13-azure-amd64, debian-13-azure-amd64-daily.

@@ -12,8 +12,8 @@ import (
 )
 
 // release includes the version in "latest" where it is the newest of its family, and excludes its predecessors from it after that, with the
-// end of their life: there is always one that "latest" leads to. One that was hidden comes back as if it had never been retired; one that is
-// deprecated only is public, and stays so.
+// end of their life: there is always one that "latest" leads to. One that was hidden, or retired before it was public, comes back as if it had never
+// been; one that is deprecated only is public, and stays so.
 func (w *work) release(ctx context.Context, v *armcompute.GalleryImageVersion) error {
 	family, err := w.family(ctx)
 	if err != nil {
@@ -26,14 +26,14 @@ func (w *work) release(ctx context.Context, v *armcompute.GalleryImageVersion) e
 			newest = deref(other.Tags[tagVersion])
 		}
 	}
-	hidden := deref(v.Tags[tagHidden]) != ""
+	back := deref(v.Tags[tagHidden]) != "" || deref(v.Tags[tagUnseen]) != ""
 	if newest != mine {
-		if hidden {
+		if back {
 			v = unretired(v)
 		}
 		return w.deprecate(ctx, v, newest)
 	}
-	if hidden || !shown(v) && retired(v) == "" {
+	if back || !shown(v) && retired(v) == "" {
 		wanted := writable(unretired(v))
 		wanted.Properties.PublishingProfile.ExcludeFromLatest = ref(false)
 		err := w.once(ctx, "public", func(ctx context.Context) error { return w.change(ctx, "publish", v, wanted) })
@@ -85,7 +85,7 @@ func unretired(v *armcompute.GalleryImageVersion) *armcompute.GalleryImageVersio
 	profile.EndOfLifeDate = nil
 	properties.PublishingProfile = &profile
 	fresh.Properties, fresh.Tags = &properties, maps.Clone(v.Tags)
-	for _, tag := range []string{tagDeprecated, tagHidden, tagReplacedBy} {
+	for _, tag := range []string{tagDeprecated, tagHidden, tagReplacedBy, tagUnseen} {
 		delete(fresh.Tags, tag)
 	}
 	return &fresh
