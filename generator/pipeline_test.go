@@ -449,7 +449,7 @@ func TestLayConfig(t *testing.T) {
 				reads := want != "" && slices.Contains([]string{"build", "publish", "promote", "prune"}, kind)
 				script, _ := job["script"].([]any)
 				last, _ := script[len(script)-1].(string)
-				if strings.Contains(last, " --config ") != reads || reads && !strings.HasSuffix(last, want) {
+				if strings.Contains(last, " --config ") != reads || reads && !strings.Contains(last+" ", want+" ") {
 					t.Errorf("%q of type %s does %s", name, uploadType, last)
 				}
 			}
