@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -305,10 +306,12 @@ func TestRegionThatCannotBeAsked(t *testing.T) {
 func TestCopyThatIsNotWhole(t *testing.T) {
 	signIn(t)
 	a := newAccount(t, awstest.Settings{Regions: twoRegions, Pending: 3})
-	copied := false
+	var copied atomic.Bool
 	a.After(func(c awstest.Call) {
-		looked := copied && c.Action == "DescribeImages" && c.Region == "eu-west-1" // so that the step of the copy ends
-		copied = copied || c.Action == "CopyImage"
+		looked := copied.Load() && c.Action == "DescribeImages" && c.Region == "eu-west-1" // so that the step of the copy ends
+		if c.Action == "CopyImage" {
+			copied.Store(true)
+		}
 		if looked {
 			a.Before(func(c awstest.Call) *awstest.Failure {
 				if c.Region == "eu-west-1" {
