@@ -138,10 +138,20 @@ func worse(a, b metrics.Result) metrics.Result {
 // runner finds the process that called the driver: the parent of the leader of its process group, because Runner gives each
 // call a group of its own, in which a wrapper may come first.
 func runner() process.ID {
-	if parent := process.Parent(syscall.Getpgrp()); parent > 1 && syscall.Getpgrp() != parent {
-		return process.Of(parent)
+	parent := process.Parent(syscall.Getpgrp())
+	if parent <= 1 || syscall.Getpgrp() == parent {
+		parent = os.Getppid()
 	}
-	return process.Of(os.Getppid())
+	if parent == 1 && !isRunner(parent) {
+		return process.ID{} // killed before this process could ask: init has taken it up
+	}
+	return process.Of(parent)
+}
+
+// isRunner tells whether a process is gitlab-runner, which may be the first one of a container.
+func isRunner(pid int) bool {
+	name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	return strings.HasPrefix(string(name), "gitlab-runner")
 }
 
 // removeAttemptDir removes the directory of an attempt that is over. It leaves what does not look like one.
