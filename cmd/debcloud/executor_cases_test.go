@@ -118,7 +118,7 @@ func TestExecutorCancels(t *testing.T) {
 	})
 	t.Run("a cleanup beside a script that goes on takes its machine away", func(t *testing.T) {
 		r := newRunner(t, b)
-		o := r.Play(cancelWhen(r, "run build_script", 10*time.Second, runnertest.ErrUnheard), job)
+		o := r.Play(cancelWhen(r, "run build_script", 3*time.Second, runnertest.ErrUnheard), job)
 		expect(t, b, o, "failed", "canceled", "started", "build_script was cut off")
 		run, cleanup := o.CallsOf("run build_script"), o.CallsOf("cleanup")
 		if len(run) != 1 || run[0].Exit != 2 || len(cleanup) != 1 || cleanup[0].Exit != 0 {
