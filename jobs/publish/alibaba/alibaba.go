@@ -162,36 +162,15 @@ func (p *publication) run(ctx context.Context, stage publish.Stage) (*publish.Pu
 	return p.result(have), regions.Failure(missing, of)
 }
 
-// arrived has the journal know that an image is whole, for a time at which its region cannot be asked.
-func (p *publication) arrived(ctx context.Context, region, id string) error {
-	_, err := journal.StandingStep(ctx, p.entry, "arrived "+region, func(_ context.Context, known string) (bool, error) { return known == id, nil },
-		func(context.Context) (string, error) { return id, nil })
-	return err
-}
-
-// earlier returns the image that a region which failed has from an earlier call, as far as the journal knows: where the region could not be asked, it is
-// still there, and at stage Public it is where it was public. "" means that there is none. id is what this call saw, "" for nothing.
+// earlier returns the image that a region which failed has from an earlier call, at stage Public where it was public.
 func (p *publication) earlier(ctx context.Context, stage publish.Stage, region, id string, why error) (string, error) {
-	if fault.KindOf(why) != fault.Outside {
-		return "", nil
-	}
-	if id == "" {
-		made, _, err := journal.Known[string](ctx, p.entry, "copy "+region)
-		if err != nil {
-			return "", err
-		}
-		if id, _, err = journal.Known[string](ctx, p.entry, "arrived "+region); made != id || err != nil {
-			return "", err
-		}
-	}
 	if stage != publish.Public {
-		return id, nil
+		return regions.Earlier(ctx, p.entry, region, id, why, nil)
 	}
-	shown, _, err := journal.Known[string](ctx, p.entry, "public "+region)
-	if shown != id {
-		return "", err
-	}
-	return id, err
+	return regions.Earlier(ctx, p.entry, region, id, why, func() (string, error) {
+		image, _, err := journal.Known[string](ctx, p.entry, "public "+region)
+		return image, err
+	})
 }
 
 // regions finds the regions to publish in. missing says of each that the target names and that is not there why. The home region must be there.

@@ -8,6 +8,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 // home brings the image into the home region.
@@ -266,7 +267,7 @@ func (p *publication) copy(ctx context.Context, home *ecsImage, region string) (
 	if _, err = p.settled(ctx, region, id, p.name, made); err != nil {
 		return "", err
 	}
-	return id, p.arrived(ctx, region, id)
+	return id, regions.Arrived(ctx, p.entry, region, id)
 }
 
 func (p *publication) makeCopy(ctx context.Context, home *ecsImage, region string) (string, error) {

@@ -11,6 +11,7 @@ import (
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/regions"
 )
 
 const rootDevice = "/dev/xvda"
@@ -239,7 +240,7 @@ func (p *publication) copy(ctx context.Context, home placed, region string) (pla
 	if err != nil {
 		return placed{}, err
 	}
-	return at, p.arrived(ctx, region, id)
+	return at, regions.Arrived(ctx, p.entry, region, id)
 }
 
 // makeCopy returns the image's AMI in the region, and has AWS copy it where there is none. The token makes AWS return the copy that an earlier run
