@@ -228,7 +228,7 @@ func runSalsaReport(c *cobra.Command, f *salsaFlags, r *reportFlags, files []str
 		return err
 	}
 	if findings.Consoles != "" {
-		if err := salsa.WriteConsoles(findings.Consoles, findings.Cells); err != nil {
+		if err := salsa.WriteConsoles(*findings); err != nil {
 			return err
 		}
 	}

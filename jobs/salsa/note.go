@@ -24,7 +24,16 @@ type Findings struct {
 
 // Note writes the note in Markdown, at most 60 kB. Everything in it that comes from an image stands in code.
 func Note(f Findings) string {
-	var failed, passed []Cell
+	failed, passed := f.verdicts()
+	f.Cells = append(failed, passed...) // what is cut off at the end has passed
+	head := f.head(len(passed))
+	sections := []section{
+		f.table(), f.failures(), f.bootTimes(), f.packages(), f.consoles(), f.legend(),
+	}
+	return strings.TrimSpace(head + fit(sections, maxNote-len(head)))
+}
+
+func (f Findings) verdicts() (failed, passed []Cell) {
 	for _, c := range f.Cells {
 		if ok, _ := c.verdict(f.Suites); ok {
 			passed = append(passed, c)
@@ -32,12 +41,7 @@ func Note(f Findings) string {
 			failed = append(failed, c)
 		}
 	}
-	f.Cells = append(failed, passed...) // what is cut off at the end has passed
-	head := f.head(len(passed))
-	sections := []section{
-		f.table(), f.failures(), f.bootTimes(), f.packages(), f.consoles(), f.legend(),
-	}
-	return strings.TrimSpace(head + fit(sections, maxNote-len(head)))
+	return failed, passed
 }
 
 func (f Findings) head(passed int) string {
@@ -267,7 +271,7 @@ func (f Findings) consoles() section {
 	if f.Consoles == "" || f.Job.URL == "" {
 		return s
 	}
-	for _, c := range f.Cells {
+	for _, c := range f.consoled() {
 		var links []string
 		for i, b := range boots(c) {
 			name := "boot"

@@ -123,22 +123,44 @@ func consolePath(dir string, c Cell, i int) string {
 	return path.Join(filepath.ToSlash(dir), fmt.Sprintf("%s-%s-%s-boot%d.txt", c.Release, c.Vendor, c.Arch, i+1))
 }
 
-// WriteConsoles writes each cell's console logs below dir, as text without escape sequences, so that the CI job can keep them as
-// artifacts, to which the note links. dir must be relative, and below the directory that the job runs in.
-func WriteConsoles(dir string, cells []Cell) error {
-	if !filepath.IsLocal(dir) {
-		return fault.Inputf("the directory %q of the console logs is not below the working directory, so they cannot become artifacts", dir)
+// maxConsoles bounds the console logs that a job keeps, in bytes: GitLab refuses artifacts of more than 100 MB unless it was told
+// otherwise (max_artifacts_size), and the note has links to a few hundred only.
+const maxConsoles = 64 << 20
+
+// consoled are the cells whose console logs are kept, those that failed first.
+func (f Findings) consoled() []Cell {
+	var kept []Cell
+	left := maxConsoles
+	failed, passed := f.verdicts()
+	for _, c := range append(failed, passed...) {
+		size := 0
+		for _, b := range boots(c) {
+			size += len(b.Console)
+		}
+		if size > 0 && size <= left {
+			left -= size
+			kept = append(kept, c)
+		}
 	}
-	for _, c := range cells {
+	return kept
+}
+
+// WriteConsoles writes the cells' console logs below f.Consoles, as text without escape sequences, so that the CI job can keep them as
+// artifacts, to which the note links. The directory must be relative, and below the one that the job runs in.
+func WriteConsoles(f Findings) error {
+	if !filepath.IsLocal(f.Consoles) {
+		return fault.Inputf("the directory %q of the console logs is not below the working directory, so they cannot become artifacts", f.Consoles)
+	}
+	for _, c := range f.consoled() {
 		for i, b := range boots(c) {
-			if err := os.MkdirAll(dir, 0o755); err != nil {
+			if err := os.MkdirAll(f.Consoles, 0o755); err != nil {
 				return fmt.Errorf("console logs: %w", err)
 			}
 			var text strings.Builder
 			for line := range strings.SplitSeq(strings.ReplaceAll(b.Console, "\r\n", "\n"), "\n") {
 				text.WriteString(printable(line) + "\n")
 			}
-			if err := renameio.WriteFile(filepath.FromSlash(consolePath(dir, c, i)), []byte(text.String()), 0o644); err != nil {
+			if err := renameio.WriteFile(filepath.FromSlash(consolePath(f.Consoles, c, i)), []byte(text.String()), 0o644); err != nil {
 				return fmt.Errorf("console logs: %w", err)
 			}
 		}

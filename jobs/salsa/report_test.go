@@ -289,16 +289,43 @@ func TestBadDocuments(t *testing.T) {
 
 func TestWriteConsoles(t *testing.T) {
 	t.Chdir(t.TempDir())
-	if err := WriteConsoles("out/consoles", []Cell{tested("trixie", "ec2", "amd64")}); err != nil {
+	f := findings(tested("trixie", "ec2", "amd64"))
+	f.Consoles = "out/consoles"
+	if err := WriteConsoles(f); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile("out/consoles/trixie-ec2-amd64-boot1.txt")
 	if err != nil || string(text) != "[0mLinux\nlogin:\n" {
 		t.Errorf("%q, %v", text, err)
 	}
-	for _, dir := range []string{"/tmp/x", "../x"} {
-		if err := WriteConsoles(dir, nil); fault.KindOf(err) != fault.Input {
-			t.Errorf("%s: %v", dir, err)
+	for _, f.Consoles = range []string{"/tmp/x", "../x"} {
+		if err := WriteConsoles(f); fault.KindOf(err) != fault.Input {
+			t.Errorf("%s: %v", f.Consoles, err)
 		}
+	}
+}
+
+// TestManyConsoles: of logs that no job could keep as artifacts those of the images that failed are kept, and the note links to no other.
+func TestManyConsoles(t *testing.T) {
+	t.Chdir(t.TempDir())
+	log := strings.Repeat("x", maxConsoles/2)
+	f := findings()
+	f.Consoles = "consoles"
+	for _, release := range []string{"bookworm", "trixie", "forky", "sid"} {
+		c := tested(release, "ec2", "amd64")
+		c.Report.Data.Suites[1].Boots[0].Console = log
+		f.Cells = append(f.Cells, c)
+	}
+	f.Cells[3].fail(0, 0, "")
+	if err := WriteConsoles(f); err != nil {
+		t.Fatal(err)
+	}
+	if files := tree(t, "consoles"); !slices.Equal(files, []string{"bookworm-ec2-amd64-boot1.txt", "sid-ec2-amd64-boot1.txt"}) {
+		t.Errorf("there is %v", files)
+	}
+	note := Note(f)
+	demandContains(t, note, "consoles/bookworm-ec2-amd64-boot1.txt", "consoles/sid-ec2-amd64-boot1.txt")
+	if strings.Contains(note, "consoles/trixie") || strings.Contains(note, "consoles/forky") {
+		t.Errorf("a link leads nowhere:\n%s", note)
 	}
 }
