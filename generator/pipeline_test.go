@@ -219,7 +219,7 @@ func goodValues(t *testing.T, uploadType image.UploadType, name string, job map[
 	case "index", "notify":
 		expect(`"`+kind+`"`, "resource_group")
 	}
-	if kind == "promote" || kind == "report" {
+	if split := strings.Contains(at("script"), "--downstream"); kind == "promote" || kind == "report" && !split {
 		hold("script", at("script"), strings.Contains(at("script"), `--cells \"$DEBCLOUD_CELLS\"`))
 		cells, _ := variables["DEBCLOUD_CELLS"].(string)
 		hold("variables:DEBCLOUD_CELLS", cells, cells != "")
@@ -529,5 +529,154 @@ func TestPrepare(t *testing.T) {
 		if got := lay(t, c, image.Daily, l, Selection{Releases: []string{"trixie"}}); compact(t, got) != compact(t, want) {
 			t.Error("it differs")
 		}
+	}
+}
+
+// TestReportOfParts: a dev plan of any size has one report, which comes after all parts, whatever became of them, and is told of each image.
+func TestReportOfParts(t *testing.T) {
+	for _, row := range []struct {
+		summary  string
+		cells    int
+		size     int // of a file
+		parts    int
+		gathered int // needs that gather others
+	}{
+		{"parts", 400, 0, 3, 0},
+		{"more parts than a job may need", 1800, 60_000, 52, 2},
+	} {
+		c, err := parse("c.yaml", []byte(synthetic(row.cells)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := lay(t, c, image.Dev, Layout{fileSize: row.size}, Selection{})
+		lintPipeline(t, row.summary, p)
+		last := p[len(p)-1]
+		jobs := resolved(t, last.JSON)
+		needsExist(t, row.summary, jobs)
+		needed, gathered := map[string]bool{}, 0
+		var need func(name string)
+		need = func(name string) {
+			goodJob(t, name, jobs[name])
+			goodValues(t, image.Dev, name, jobs[name])
+			for _, n := range jobs[name]["needs"].([]any) {
+				if fields, is := n.(map[string]any); is && fields["artifacts"] == false {
+					needed[fields["job"].(string)] = true
+				} else if n, is := n.(string); is {
+					gathered++
+					need(n)
+				}
+			}
+		}
+		need("report")
+		script := compact(t, jobs["report"]["script"])
+		for _, f := range p[:len(p)-1] {
+			part := "images " + strings.Split(f.Name, ".")[1]
+			if !needed[part] || jobs[part]["trigger"] == nil || strings.Count(script, "--cells-of '"+f.Name+"'") != 1 {
+				t.Errorf("%s: the report does not wait for %q or is not told of its images: %s", row.summary, part, script)
+			}
+			if strings.Contains(string(f.JSON), `"report"`) {
+				t.Errorf("%s: %s has a report, too", row.summary, f.Name)
+			}
+		}
+		if needs := compact(t, jobs["report"]["needs"]); !strings.Contains(needs, theFiles) {
+			t.Errorf("%s: the report does not have the files that it reads: %s", row.summary, needs)
+		}
+		if len(needed) != len(p)-1 || len(p)-1 != row.parts || gathered != row.gathered {
+			t.Errorf("%s: it waits for %d of %d parts, by %d jobs", row.summary, len(needed), len(p)-1, gathered)
+		}
+	}
+}
+
+// theFiles is a need of the parent's job that generated the pipeline.
+const theFiles = `{"job":"generate","pipeline":"$PARENT_PIPELINE_ID"}`
+
+// TestReportOfPartsRuns: without a token the job says that there can be no note, and passes.
+func TestReportOfPartsRuns(t *testing.T) {
+	c, err := parse("c.yaml", []byte(synthetic(400)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := c.Plan(image.Dev, Selection{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := emitted(t, Layout{PartName: "it's $mine"}, plan)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var script []string
+	for _, line := range resolved(t, p[len(p)-1].JSON)["report"]["script"].([]any) {
+		script = append(script, line.(string))
+	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "debcloud"), []byte("#!/bin/sh\necho \"$@\"\nexit 3\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		token string
+		code  int
+		out   string
+	}{
+		{"", 0, "There is no note: "},
+		{"glpat-x", 3, "salsa report --downstream --cells-of it's $mine.1.yml --cells-of it's $mine.2.yml --cells-of it's $mine.3.yml --baseline-ref main\n"},
+	} {
+		shell := exec.Command("sh", "-euc", strings.Join(script, "\n"))
+		shell.Dir, shell.Env = dir, []string{"DEBCLOUD_SALSA_TOKEN=" + row.token, "CI_MERGE_REQUEST_TARGET_BRANCH_NAME=main"}
+		out, _ := shell.CombinedOutput() // the exit code is looked at
+		if code := shell.ProcessState.ExitCode(); code != row.code || !strings.HasPrefix(string(out), row.out) || strings.Count(string(out), "\n") != 1 {
+			t.Errorf("with token %q: exit code %d, %s", row.token, code, out)
+		}
+	}
+}
+
+// TestCellsOf: the files of a split pipeline name all images of the plan, each once.
+func TestCellsOf(t *testing.T) {
+	c, err := parse("c.yaml", []byte(synthetic(400)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := c.Plan(image.Dev, Selection{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want, got []string
+	for _, cell := range plan.Data.Cells {
+		want = append(want, cellKey(cell))
+	}
+	dir := t.TempDir()
+	for _, f := range lay(t, c, image.Dev, Layout{}, Selection{}) {
+		path := filepath.Join(dir, "p"+f.Name)
+		if err := os.WriteFile(path, f.JSON, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		of, err := CellsOf(path)
+		if err != nil || len(of) == 0 && f.Name != "" {
+			t.Errorf("%s has %d images, %v", f.Name, len(of), err)
+		}
+		got = append(got, of...)
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("%d images, want %d: %.3q, %.3q", len(got), len(want), got, want)
+	}
+	mixed := filepath.Join(dir, "mixed.yml")
+	text := `{"a": {"variables": {"DEBCLOUD_RELEASE": "sid", "DEBCLOUD_VENDOR": "ec2", "DEBCLOUD_ARCH": "arm64", "MORE": 3}},
+"b": {"variables": {"DEBCLOUD_RELEASE": "sid"}}, "c": {"variables": {"DEBCLOUD_RELEASE": "sid", "DEBCLOUD_VENDOR": 1, "DEBCLOUD_ARCH": "arm64"}}, "stages": ["x"]}`
+	if err := os.WriteFile(mixed, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if of, err := CellsOf(mixed); err != nil || !slices.Equal(of, []string{"sid ec2 arm64"}) {
+		t.Errorf("%q, %v", of, err)
+	}
+	for name, text := range map[string]string{"none.yml": "", "list.yml": "[]", "by-hand.yml": "build: {script: [make]}"} {
+		path := filepath.Join(dir, name)
+		if name != "none.yml" {
+			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := CellsOf(path)
+		wantInput(t, name, err, name)
 	}
 }

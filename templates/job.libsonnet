@@ -14,11 +14,7 @@ function(settings, context) {
     stage: stage,
     image: settings.image,
     tags: settings.tags.vm,
-    timeout: settings.minutes[kind] + ' minutes',
-    variables: {
-      RUNNER_SCRIPT_TIMEOUT: (settings.minutes[kind] - 5) + 'm',
-      GIT_DEPTH: '1',
-    },
+    variables: { GIT_DEPTH: '1' },
     // Only what the runner did wrong is tried again: an image that does not boot stays one.
     retry: { max: settings.retries, when: ['runner_system_failure'] },
     // A newer push to a merge request ends its older jobs. Half a publication helps no one.
@@ -26,6 +22,12 @@ function(settings, context) {
     rules: [{ when: 'on_success' }],
     needs: [],
     before_script: settings.prepare,
+  } + $.minutes(kind),
+
+  // How long a job may take, and its script.
+  minutes(kind): {
+    timeout: settings.minutes[kind] + ' minutes',
+    variables+: { RUNNER_SCRIPT_TIMEOUT: (settings.minutes[kind] - 5) + 'm' },
   },
 
   // A job that needs no machine of its own.
@@ -44,6 +46,9 @@ function(settings, context) {
 
   // What a job needs to have ./debcloud: the job of the parent pipeline that built it, once for all. GitLab fetches its artifacts.
   program: if settings.program == null then [] else [{ pipeline: '$PARENT_PIPELINE_ID', job: settings.program }],
+
+  // What a job needs to have the files of a pipeline that was split: the job of the parent pipeline that generated them.
+  generated: { pipeline: '$PARENT_PIPELINE_ID', job: 'generate' },
 
   // What a command that reads the matrix is told where the pipeline was made of another one.
   config: if context.config == '' then '' else ' --config ' + std.escapeStringBash(context.config),

@@ -2,7 +2,7 @@
 // job fetches it from the parent, whose job "generate" made it, and a second starts it.
 function(lib) {
   base: lib.job('unpack', 'images') + lib.light {
-    needs: [{ pipeline: '$PARENT_PIPELINE_ID', job: 'generate' }],
+    needs: [lib.generated],
     variables+: { GIT_STRATEGY: 'none' },
     before_script: [],
   },

@@ -29,6 +29,7 @@ function(context)
   local nothing = (import 'nothing.libsonnet')(lib);
 
   local cells = std.flatMap(function(r) r.cells, context.releases);
+  local empty = cells == [] && context.parts == [];
   local builds = context.type != 'release' && cells != [];
   local publishes = context.type != 'dev';
   local once = publishes && context.last;
@@ -80,23 +81,25 @@ function(context)
     + [job('prune ' + p, 'prune ' + p, prune.of([lib.after('index')])) for p in pruned]
   else [];
 
-  // One note tells of all images, so a pipeline that was split into files has none.
-  local reporting = context.type == 'dev' && builds && context.last;
+  // One note tells of all images, those of all parts too.
+  local reporting = context.type == 'dev' && context.last && !empty;
   local reports = if reporting then
-    [job('report', 'report', report.of(cells))]
+    [job('report', 'report', if context.parts == [] then report.of(cells) else report.ofParts(context.parts))]
   else [];
 
-  // GitLab allows 50 needs a job. One with more needs jobs that gather 50 each. The program that it runs is one of them.
+  // GitLab allows 50 needs a job. One with more needs jobs that gather 50 each. What it needs of the parent pipeline, the program
+  // that it runs above all, it needs itself.
+  local ofParent(need) = std.isObject(need) && std.objectHas(need, 'pipeline');
   local within(stage) = function(it)
-    local needs = it.job.needs;
+    local parents = [n for n in it.job.needs if ofParent(n)];
+    local needs = [n for n in it.job.needs if !ofParent(n)];
     local groups = [needs[i:i + 50] for i in std.range(0, std.length(needs) - 1) if i % 50 == 0];
     local names = ['gather ' + (i + 1) + ' of ' + it.name for i in std.range(0, std.length(groups) - 1)];
-    if std.length(needs) + std.length(lib.program) <= 50 then [it { job+: { needs: lib.program + needs } }]
+    if std.length(needs) + std.length(lib.program + parents) <= 50 then [it { job+: { needs: lib.program + parents + needs } }]
     else
       [job(names[i], 'gather', gather.of(groups[i], stage)) for i in std.range(0, std.length(groups) - 1)]
-      + within(stage)(it { job+: { needs: names } });
+      + within(stage)(it { job+: { needs: parents + names } });
 
-  local empty = cells == [] && context.parts == [];
   local promoted = std.flatMap(within('promote'), promotions);
   local ended = if empty then [] else std.flatMap(within('after'), last + reports);
   local jobs = (if empty then [job('nothing to do', 'nothing to do', nothing.of(context.why))] else [])

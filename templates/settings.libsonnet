@@ -17,7 +17,7 @@
   // neither after_script nor the upload of artifacts would run.
   minutes: {
     build: 60, check: 20, boot: 40, publish: 60, 'cloud test': 60, promote: 60, index: 20, notify: 10, prune: 60,
-    report: 15, gather: 10, unpack: 10, 'nothing to do': 10,
+    report: 15, 'report of parts': 60, gather: 10, unpack: 10, 'nothing to do': 10,
   },
 
   // How long GitLab keeps artifacts: images, and what is said about them.

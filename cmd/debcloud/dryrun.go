@@ -61,7 +61,7 @@ func setUpDryRun(c *cobra.Command, value string) error {
 		return nil
 	}
 	if c.Flags().Lookup("baseline-ref") != nil {
-		_ = c.Flags().Set("baseline-ref", "") // nothing is downloaded; the flag takes any text
+		_ = c.Flags().Set("baseline-ref", "") // nothing but the pipeline's own documents is downloaded; the flag takes any text
 	}
 	return c.Flags().Set("dry-run", "true")
 }

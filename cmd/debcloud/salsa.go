@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -174,8 +176,8 @@ Where another user owns a schedule that has to change, its ownership is taken: G
 // reportFlags are those of salsa report.
 type reportFlags struct {
 	dir, baseline, baselineRef, consoles string
-	suites, cells                        []string
-	dryRun                               bool
+	suites, cells, cellsOf               []string
+	dryRun, downstream                   bool
 	job                                  salsa.Job
 }
 
@@ -188,24 +190,31 @@ func newSalsaReportCommand(f *salsaFlags) *cobra.Command {
 a table of cells and checks, what failed, boot times and packages against the target branch's last images, links to the console logs.
 It sets an external commit status for each cell, "debcloud/trixie genericcloud amd64".
 
---cells tells which images the pipeline has. One of them without any document was not built: it is in the table, and it failed.
+--cells tells which images the pipeline has, and so do the files of a generated pipeline after --cells-of. One of them without any
+document was not built: it is in the table, and it failed.
+
+A plan that was split into several files has its documents in the pipelines that --pipeline started. --downstream downloads them from
+there, from the check and boot jobs of the images; it needs an access token, because GitLab lists no such pipelines for a CI_JOB_TOKEN.
 
 The console logs are written below --consoles, which the CI job keeps as artifacts. Outside a merge request only the statuses are set.`,
 		Example: `  debcloud salsa report --dir artifacts --baseline-ref main
   debcloud salsa report --dir artifacts --baseline last --dry-run
-  debcloud salsa report --dir artifacts --cells "trixie ec2 amd64,trixie ec2 arm64"`,
+  debcloud salsa report --dir artifacts --cells "trixie ec2 amd64,trixie ec2 arm64"
+  debcloud salsa report --downstream --cells-of child-pipeline.1.yml --cells-of child-pipeline.2.yml`,
 		RunE: func(c *cobra.Command, args []string) error { return runSalsaReport(c, f, r, args) },
 	}
 	flags := c.Flags()
 	flags.StringVar(&r.dir, "dir", "", "directory below which the documents lie")
 	flags.StringSliceVar(&r.cells, "cells", nil, "images that the pipeline has, \"RELEASE VENDOR ARCH\", with commas between")
+	flags.StringArrayVar(&r.cellsOf, "cells-of", nil, "file of a generated pipeline, whose images the pipeline has; may be repeated")
+	flags.BoolVar(&r.downstream, "downstream", false, "download the documents from the pipelines that --pipeline started")
 	flags.StringVar(&r.baseline, "baseline", "", "directory of documents to compare with")
 	flags.StringVar(&r.baselineRef, "baseline-ref", "", "branch whose last tested artifacts are downloaded to compare with")
 	flags.StringVar(&r.consoles, "consoles", "consoles", "directory for console logs, one of the job's artifacts; empty for none")
 	flags.StringSliceVar(&r.suites, "suites", []string{"check", "boot"}, "suites that an image has to pass")
 	flags.Int64Var(&r.job.MergeRequest, "merge-request", r.job.MergeRequest, "number of the merge request (default: CI_MERGE_REQUEST_IID)")
 	flags.StringVar(&r.job.CommitSHA, "commit", r.job.CommitSHA, "commit that gets the statuses (default: CI_COMMIT_SHA)")
-	flags.Int64Var(&r.job.PipelineID, "pipeline", r.job.PipelineID, "pipeline that gets the statuses (default: CI_PIPELINE_ID)")
+	flags.Int64Var(&r.job.PipelineID, "pipeline", r.job.PipelineID, "pipeline that gets the statuses, or that started the others (default: CI_PIPELINE_ID)")
 	flags.BoolVar(&r.dryRun, "dry-run", false, "print the note to standard output and send nothing")
 	return c
 }
@@ -248,14 +257,15 @@ func runSalsaReport(c *cobra.Command, f *salsaFlags, r *reportFlags, files []str
 }
 
 func readFindings(c *cobra.Command, f *salsaFlags, r *reportFlags, files []string) (*salsa.Findings, error) {
-	if len(files) == 0 {
-		return nil, fault.WithHint(fault.Inputf("no documents are given"), "name NAME.report.json files or use --dir DIR")
-	}
-	cells, err := salsa.ReadCells(files...)
+	names, err := r.names()
 	if err != nil {
 		return nil, err
 	}
-	all, err := salsa.Planned(cells, r.cells)
+	cells, err := readDocuments(c, f, r, files, names)
+	if err != nil {
+		return nil, err
+	}
+	all, err := salsa.Planned(cells, names)
 	if err != nil {
 		return nil, err
 	}
@@ -271,9 +281,50 @@ func readFindings(c *cobra.Command, f *salsaFlags, r *reportFlags, files []strin
 		findings.Baseline, err = salsa.ReadCells(r.baseline)
 	case r.baselineRef != "":
 		findings.Against = r.baselineRef
-		findings.Baseline, err = downloadBaseline(c, f, r, cells)
+		findings.Baseline, err = downloadBaseline(c, f, r, slices.DeleteFunc(cells, func(c salsa.Cell) bool { return c.Lost != "" }))
 	}
 	return findings, err
+}
+
+// names are those of the images that the pipeline has.
+func (r *reportFlags) names() ([]string, error) {
+	names := slices.Clone(r.cells)
+	for _, path := range r.cellsOf {
+		of, err := generator.CellsOf(path)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, of...)
+	}
+	return names, nil
+}
+
+// What is downloaded of a large plan ends within these times, so that the job of report.libsonnet has time left to tell of it.
+const (
+	downstreamTime = 30 * time.Minute
+	baselineTime   = 5 * time.Minute
+)
+
+func readDocuments(c *cobra.Command, f *salsaFlags, r *reportFlags, files, names []string) ([]salsa.Cell, error) {
+	switch {
+	case !r.downstream && len(files) == 0:
+		return nil, fault.WithHint(fault.Inputf("no documents are given"), "name NAME.report.json files or use --dir DIR")
+	case !r.downstream:
+		return salsa.ReadCells(files...)
+	case len(files) > 0:
+		return nil, fault.Inputf("--downstream downloads the documents: leave out %s", strings.Join(files, ", "))
+	case len(names) == 0:
+		return nil, fault.Inputf("--downstream needs the names of the images: use --cells or --cells-of")
+	}
+	wanted, err := salsa.Planned(nil, names)
+	if err != nil {
+		return nil, err
+	}
+	client, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return client.Downstream(c.Context(), r.job.PipelineID, wanted, downstreamTime)
 }
 
 // downloadBaseline goes on without a baseline when GitLab has trouble with it: the test results are worth more than the comparison.
@@ -282,7 +333,7 @@ func downloadBaseline(c *cobra.Command, f *salsaFlags, r *reportFlags, cells []s
 	if err != nil {
 		return nil, err
 	}
-	found, err := client.Documents(c.Context(), cells, r.baselineRef, r.suites)
+	found, err := client.Documents(c.Context(), cells, r.baselineRef, r.suites, baselineTime)
 	if err != nil && c.Context().Err() == nil {
 		slog.WarnContext(c.Context(), "the report goes without a part of its baseline", "ref", r.baselineRef, "why", err)
 		err = nil

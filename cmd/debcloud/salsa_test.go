@@ -1,10 +1,13 @@
 package main
 
 import (
+	"archive/zip"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -35,12 +38,15 @@ func newSalsaServer(t *testing.T, answers map[string]any) *salsaServer {
 		}
 		s.sent = append(s.sent, request+" "+string(body))
 		answer, ok := s.answers[request]
+		archive, isArchive := answer.([]byte)
 		switch code, isCode := answer.(int); {
 		case !ok:
 			t.Errorf("unexpected %s", request)
 			http.NotFound(w, r)
 		case isCode:
 			http.Error(w, fmt.Sprint(r.Header), code)
+		case isArchive:
+			w.Write(archive)
 		default:
 			json.NewEncoder(w).Encode(answer)
 		}
@@ -159,5 +165,77 @@ func TestSalsaReportInMergeRequest(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(dir, "consoles", "trixie-ec2-amd64-boot1.txt")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestSalsaReportOfParts: the job of a plan that was split, with the documents of an image that a part tested and one that none built.
+func TestSalsaReportOfParts(t *testing.T) {
+	sha := strings.Repeat("0123456789", 4)
+	var archive bytes.Buffer
+	z := zip.NewWriter(&archive)
+	w, err := z.Create("out/x.report.json")
+	if err == nil {
+		_, err = io.WriteString(w, salsaReport)
+	}
+	if err := cmp.Or(err, z.Close()); err != nil {
+		t.Fatal(err)
+	}
+	part := func(arch string) string {
+		return fmt.Sprintf(`{"check": {"variables": {"DEBCLOUD_RELEASE": "trixie", "DEBCLOUD_VENDOR": "ec2", "DEBCLOUD_ARCH": %q}}}`, arch)
+	}
+	reads := map[string]any{
+		"GET /projects/5/pipelines/501/bridges": []any{
+			map[string]any{"name": "images 1", "pipeline": map[string]any{"project_id": 5}, "downstream_pipeline": map[string]any{"id": 601, "project_id": 5}},
+			map[string]any{"name": "images 2", "pipeline": map[string]any{"project_id": 5}, "downstream_pipeline": nil},
+		},
+		"GET /projects/5/pipelines/601/jobs": []any{map[string]any{"id": 9, "name": "boot trixie ec2 amd64", "status": "failed",
+			"artifacts_file": map[string]any{"filename": "artifacts.zip", "size": archive.Len()}}},
+		"GET /projects/5/jobs/9/artifacts": archive.Bytes(),
+	}
+	writes := map[string]any{
+		"GET /user":                                               map[string]any{"id": 7},
+		"GET /projects/9/merge_requests/3/notes":                  []any{},
+		"POST /projects/9/merge_requests/3/notes":                 map[string]any{"id": 1},
+		"GET /projects/5/pipelines":                               []any{map[string]any{"id": 500}},
+		"GET /projects/5/repository/commits/" + sha + "/statuses": []any{},
+		"POST /projects/5/statuses/" + sha:                        map[string]any{"id": 2},
+		"GET /projects/5/jobs":                                    []any{},
+	}
+	env := []string{
+		"CI_COMMIT_SHA=" + sha, "CI_PIPELINE_ID=501", "CI_PIPELINE_SOURCE=parent_pipeline", "CI_JOB_URL=https://gitlab.example/a/b/-/jobs/4",
+		"CI_MERGE_REQUEST_IID=3", "CI_MERGE_REQUEST_PROJECT_ID=9",
+	}
+	command := []string{"report", "--downstream", "--cells-of", "p.1.yml", "--cells-of", "p.2.yml", "--suites", "boot", "--baseline-ref", "main"}
+	run := func(answers map[string]any, env []string) (code int, stdout, sent, dir string) {
+		dir = t.TempDir()
+		write(t, filepath.Join(dir, "p.1.yml"), part("amd64"))
+		write(t, filepath.Join(dir, "p.2.yml"), part("arm64"))
+		s := newSalsaServer(t, answers)
+		code, stdout, stderr := s.salsa(t, dir, env, command...)
+		if code != 0 {
+			t.Error(stderr)
+		}
+		return code, stdout, strings.Join(s.sent, "\n"), dir
+	}
+	all := maps.Clone(reads)
+	maps.Copy(all, writes)
+	code, stdout, sent, dir := run(all, env)
+	if code != 0 || stdout != "note in !3: created\ncommit statuses: 2 set, 0 as they were\n" {
+		t.Errorf("exit code %d, stdout %q", code, stdout)
+	}
+	for _, part := range []string{
+		"debcloud:report pipeline=501", "1 of 2 cells passed", "jobs/4/artifacts/file/consoles/trixie-ec2-amd64-boot1.txt",
+		"`trixie ec2 arm64` | **no**: `not built", `"name":"debcloud/trixie ec2 amd64"`, `"name":"debcloud/trixie ec2 arm64"`, `"pipeline_id":500`,
+	} {
+		if !strings.Contains(sent, part) {
+			t.Errorf("%s is not in\n%s", part, sent)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "consoles", "trixie-ec2-amd64-boot1.txt")); err != nil {
+		t.Error(err)
+	}
+	code, stdout, _, _ = run(reads, append(env, dryRunVariable+"=1"))
+	if code != 0 || !strings.Contains(stdout, "### debcloud: 1 of 2 cells passed") {
+		t.Errorf("in a dry run: exit code %d, stdout %q", code, stdout)
 	}
 }

@@ -20,6 +20,7 @@ type Cell struct {
 	Release, Vendor, Arch string
 	Build                 *manifest.Build
 	Report                *manifest.Report
+	Lost                  string // why both are not here although there may be such documents
 }
 
 // String returns "trixie genericcloud amd64".
@@ -182,6 +183,8 @@ func (c Cell) suites() []manifest.Suite {
 // verdict tells whether the cell's image passed each of the named suites, and says so, or what is missing, in a line.
 func (c Cell) verdict(suites []string) (bool, string) {
 	switch {
+	case c.Lost != "":
+		return false, "its documents are missing: " + oneLine(c.Lost)
 	case c.Report == nil && c.Build == nil:
 		return false, "not built: there are no documents of it"
 	case c.Report == nil:

@@ -30,6 +30,7 @@ type double struct {
 	notes     []*note
 	statuses  []*status
 	jobs      []*job
+	bridges   []*bridge
 	pipelines []int64 // that are no children, the newest last
 	lint      func(lintRequest) map[string]any
 	page      int // upper limit of per_page, 100 in GitLab
@@ -99,7 +100,22 @@ type job struct {
 		Filename string `json:"filename"`
 		Size     int    `json:"size"`
 	} `json:"artifacts_file,omitempty"`
+	Expire  *time.Time `json:"artifacts_expire_at,omitempty"`
 	archive []byte
+}
+
+// bridge is a job that starts another pipeline.
+type bridge struct {
+	ID         int64     `json:"id"`
+	Name       string    `json:"name"`
+	Status     string    `json:"status"`
+	Pipeline   pipeline  `json:"pipeline"`
+	Downstream *pipeline `json:"downstream_pipeline"`
+}
+
+type pipeline struct {
+	ID        int64 `json:"id"`
+	ProjectID int64 `json:"project_id"`
 }
 
 type injection struct {
@@ -235,6 +251,7 @@ var routes = []struct {
 	{`POST /projects/P/statuses/([0-9a-f]{40})`, false, "", (*call).setStatus},
 	{`GET /projects/P/pipelines`, false, "per_page page order_by sort sha", (*call).listPipelines},
 	{`GET /projects/P/jobs`, true, "per_page pagination order_by sort scope[] cursor", (*call).listJobs},
+	{`GET /projects/P/pipelines/(\d+)/bridges`, false, "per_page page scope[]", (*call).listBridges},
 	{`GET /projects/P/pipelines/(\d+)/jobs`, true, "per_page page scope[]", (*call).listPipelineJobs},
 	{`GET /projects/P/jobs/(\d+)/artifacts`, true, "", (*call).artifacts},
 }
@@ -675,13 +692,14 @@ func (c *call) listPipelines() {
 	list(c, all)
 }
 
-func (c *call) successes(of func(*job) bool) []*job {
-	if !slices.Equal(c.r.URL.Query()["scope[]"], []string{"success"}) {
+func (c *call) ended(of func(*job) bool) []*job {
+	scope := c.r.URL.Query()["scope[]"]
+	if other := func(s string) bool { return s != "success" && s != "failed" }; len(scope) == 0 || slices.ContainsFunc(scope, other) {
 		c.t.Errorf("jobs are listed by %s", c.r.URL.RawQuery)
 	}
 	all := []*job{}
 	for _, j := range c.jobs {
-		if j.Status == "success" && of(j) {
+		if slices.Contains(scope, j.Status) && of(j) {
 			all = append(all, j)
 		}
 	}
@@ -694,11 +712,21 @@ func (c *call) listJobs() {
 	if q.Get("pagination") != "keyset" || q.Get("order_by") != "id" || q.Get("sort") != "desc" {
 		c.t.Errorf("jobs are listed by %s", c.r.URL.RawQuery)
 	}
-	list(c, c.successes(func(*job) bool { return true }))
+	list(c, c.ended(func(*job) bool { return true }))
 }
 
 func (c *call) listPipelineJobs() {
-	list(c, c.successes(func(j *job) bool { return j.Pipeline.ID == c.number(1) }))
+	list(c, c.ended(func(j *job) bool { return j.Pipeline.ID == c.number(1) }))
+}
+
+func (c *call) listBridges() {
+	all := []*bridge{}
+	for _, b := range slices.Backward(c.bridges) {
+		if b.Pipeline.ID == c.number(1) {
+			all = append(all, b)
+		}
+	}
+	list(c, all)
 }
 
 func (c *call) artifacts() {

@@ -178,19 +178,27 @@ func (c *Client) unpackAll(ctx context.Context, sources []source, u *unpacker, m
 		return &unfitError{"it has no archive of artifacts any more"}
 	}
 	for _, s := range sources {
-		f, err := os.CreateTemp(filepath.Dir(u.dir), ".debcloud-archive-")
+		err := c.withArchive(ctx, s, filepath.Dir(u.dir), max, func(f *os.File) error { return u.unpack(ctx, f) })
 		if err != nil {
-			return fmt.Errorf("download: %w", err)
+			return err
 		}
-		err = c.download(ctx, s, f, max)
-		if err == nil {
-			err = u.unpack(ctx, f)
-		}
-		f.Close()
-		err = errors.Join(err, os.Remove(f.Name()))
-		if err != nil {
-			return fmt.Errorf("artifacts of job %d: %w", s.Job, err)
-		}
+	}
+	return nil
+}
+
+// withArchive downloads an archive of at most max bytes into dir, lets it be used, and removes it.
+func (c *Client) withArchive(ctx context.Context, s source, dir string, max int64, use func(*os.File) error) error {
+	f, err := os.CreateTemp(dir, ".debcloud-archive-")
+	if err != nil {
+		return fmt.Errorf("download: %w", err)
+	}
+	err = c.download(ctx, s, f, max)
+	if err == nil {
+		err = use(f)
+	}
+	f.Close()
+	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
+		return fmt.Errorf("artifacts of job %d: %w", s.Job, err)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	gitlab "gitlab.com/gitlab-org/api/client-go/v2"
 
@@ -87,24 +88,43 @@ var jobKinds = map[string]bool{"build": false, "check": false, "boot": true, "te
 
 var nameWords = lazyregexp.New(`[a-z0-9][a-z0-9.+_-]*`)
 
-// kindOf returns what a job does for the cell, "" if it is another's: its name has, in any order, the cell's three words and one of jobKinds.
+// kindOf returns what a job does for the cell, "" if it is another's.
 func kindOf(job string, c Cell) string {
-	words := nameWords.FindAllString(job, -1)
-	kind := ""
-	for _, w := range words {
-		if _, ok := jobKinds[w]; ok {
-			kind = w
-		}
-	}
-	for _, w := range []string{c.Release, c.Vendor, c.Arch} {
-		if !slices.Contains(words, w) {
-			return ""
-		}
-	}
-	if len(words) != 4 {
-		return ""
-	}
+	kind, _ := cellsByWords([]Cell{c}).of(job)
 	return kind
+}
+
+// wordIndex finds the cell that a job is for.
+type wordIndex map[[3]string]Cell // by the cell's words, sorted
+
+func cellsByWords(cells []Cell) wordIndex {
+	index := wordIndex{}
+	for _, c := range cells {
+		words := [3]string{c.Release, c.Vendor, c.Arch}
+		slices.Sort(words[:])
+		index[words] = c
+	}
+	return index
+}
+
+// of returns what a job does, and for which cell: its name has, in any order, the cell's three words and one of jobKinds. Another
+// job's kind is "".
+func (i wordIndex) of(job string) (string, Cell) {
+	words := nameWords.FindAllString(job, -1)
+	if len(words) != 4 {
+		return "", Cell{}
+	}
+	for at, kind := range slices.Backward(words) {
+		if _, is := jobKinds[kind]; !is {
+			continue
+		}
+		rest := [3]string(slices.Concat(words[:at], words[at+1:]))
+		slices.Sort(rest[:])
+		if c, known := i[rest]; known {
+			return kind, c
+		}
+	}
+	return "", Cell{}
 }
 
 type testedJob struct {
@@ -123,6 +143,7 @@ func (c *Client) testedJobs(ctx context.Context, ref string, cells []Cell) iter.
 		}
 		return c.api.Jobs.ListProjectJobs(c.project, o, gitlab.WithContext(ctx), page)
 	})
+	index := cellsByWords(cells)
 	return func(yield func(testedJob, error) bool) {
 		for job, err := range jobs {
 			if err != nil {
@@ -132,10 +153,8 @@ func (c *Client) testedJobs(ctx context.Context, ref string, cells []Cell) iter.
 			if job.Ref != ref || job.Status != string(gitlab.Success) {
 				continue
 			}
-			for _, cell := range cells {
-				if jobKinds[kindOf(job.Name, cell)] && !yield(testedJob{cell, job}, nil) {
-					return
-				}
+			if kind, cell := index.of(job.Name); jobKinds[kind] && !yield(testedJob{cell, job}, nil) {
+				return
 			}
 		}
 	}
@@ -150,13 +169,9 @@ type source struct {
 
 // sources are the archives of the cell's jobs in tested's pipeline, in the order in which the jobs were made: what a later one holds counts.
 func (c *Client) sources(ctx context.Context, tested *gitlab.Job, cell Cell) ([]source, error) {
-	scope := []gitlab.BuildStateValue{gitlab.Success}
-	jobs, err := collect(func(page gitlab.PaginationOptionFunc) ([]*gitlab.Job, *gitlab.Response, error) {
-		o := &gitlab.ListJobsOptions{ListOptions: gitlab.ListOptions{PerPage: 100}, Scope: &scope}
-		return c.api.Jobs.ListPipelineJobs(c.project, tested.Pipeline.ID, o, gitlab.WithContext(ctx), page)
-	})
+	jobs, err := c.pipelineJobs(ctx, tested.Pipeline.ID, gitlab.Success)
 	if err != nil {
-		return nil, c.explain(ctx, err, "list the jobs of pipeline %d", tested.Pipeline.ID)
+		return nil, err
 	}
 	var found []source
 	for _, j := range jobs {
@@ -168,12 +183,24 @@ func (c *Client) sources(ctx context.Context, tested *gitlab.Job, cell Cell) ([]
 	return slices.CompactFunc(found, func(a, b source) bool { return a.Job == b.Job }), nil
 }
 
+// pipelineJobs lists the jobs of a pipeline that ended so. Of one that was tried again it is the last try.
+func (c *Client) pipelineJobs(ctx context.Context, pipeline int64, ended ...gitlab.BuildStateValue) ([]*gitlab.Job, error) {
+	jobs, err := collect(func(page gitlab.PaginationOptionFunc) ([]*gitlab.Job, *gitlab.Response, error) {
+		o := &gitlab.ListJobsOptions{ListOptions: gitlab.ListOptions{PerPage: 100}, Scope: &ended}
+		return c.api.Jobs.ListPipelineJobs(c.project, pipeline, o, gitlab.WithContext(ctx), page)
+	})
+	return jobs, c.explain(ctx, err, "list the jobs of pipeline %d", pipeline)
+}
+
 // Documents downloads the documents of the last tested artifacts of each cell, as a baseline. Cells without any are left out, with a warning.
-// Archives that are large enough to hold an image are not downloaded.
-func (c *Client) Documents(ctx context.Context, cells []Cell, ref string, suites []string) ([]Cell, error) {
+// Archives that are large enough to hold an image are not downloaded. With an error, that of the time being over among them, comes what
+// was found before it.
+func (c *Client) Documents(ctx context.Context, cells []Cell, ref string, suites []string, within time.Duration) ([]Cell, error) {
 	if len(cells) == 0 {
 		return nil, nil // nothing to look for on every page of jobs
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("it took more than %s", within))
+	defer cancel()
 	missing := slices.Clone(cells)
 	tries := map[string]int{}
 	var found []Cell

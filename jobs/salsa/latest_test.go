@@ -403,7 +403,7 @@ func TestDocuments(t *testing.T) {
 			j.Artifacts.Size = smallArchive + 1
 		}
 	}
-	cells, err := d.client().Documents(t.Context(), []Cell{a, b, c}, "main", bothSuites)
+	cells, err := d.client().Documents(t.Context(), []Cell{a, b, c}, "main", bothSuites, anHour)
 	if err != nil || len(cells) != 2 || byName(cells)[b.String()].Build == nil || byName(cells)[a.String()].Report == nil {
 		t.Errorf("%+v, %v", cells, err)
 	}
@@ -421,7 +421,7 @@ func TestDocumentsOfDryRun(t *testing.T) {
 	d := newDouble(t)
 	d.addPipeline(t, 1, "main", real)
 	d.addPipeline(t, 2, "main", dry)
-	cells, err := d.client().Documents(t.Context(), []Cell{real}, "main", bothSuites)
+	cells, err := d.client().Documents(t.Context(), []Cell{real}, "main", bothSuites, anHour)
 	if err != nil || len(cells) != 1 || len(cells[0].Build.Data.Packages) != 2 {
 		t.Errorf("%+v, %v", cells, err)
 	}
@@ -429,8 +429,19 @@ func TestDocumentsOfDryRun(t *testing.T) {
 
 func TestDocumentsOfNothing(t *testing.T) {
 	d := newDouble(t)
-	if cells, err := d.client().Documents(t.Context(), nil, "main", bothSuites); err != nil || len(cells)+len(d.requests) > 0 {
+	if cells, err := d.client().Documents(t.Context(), nil, "main", bothSuites, anHour); err != nil || len(cells)+len(d.requests) > 0 {
 		t.Errorf("%v, %v, sent %v", cells, err, d.requests)
+	}
+}
+
+// TestDocumentsEnd: a comparison with very many images does not hold the report up.
+func TestDocumentsEnd(t *testing.T) {
+	d := newDouble(t)
+	c := tested("trixie", "ec2", "amd64")
+	d.addPipeline(t, 1, "main", c)
+	cells, err := d.client().Documents(t.Context(), []Cell{c}, "main", bothSuites, 0)
+	if err == nil || !strings.Contains(err.Error(), "it took more than 0s") || len(cells) > 0 {
+		t.Errorf("%v, %v", cells, err)
 	}
 }
 

@@ -45,7 +45,7 @@ func TestTokensStaySecret(t *testing.T) {
 			return err
 		},
 		"documents": func(ctx context.Context, c *Client) error {
-			_, err := c.Documents(ctx, []Cell{tested("trixie", "genericcloud", "amd64")}, "main", bothSuites)
+			_, err := c.Documents(ctx, []Cell{tested("trixie", "genericcloud", "amd64")}, "main", bothSuites, anHour)
 			return err
 		},
 	}
