@@ -16,9 +16,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
-
 	"salsa.debian.org/cloud-team/debcloud/executor/admission"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 )
@@ -125,7 +122,7 @@ func (r *Recorder) update(ctx context.Context, f func(*counts)) error {
 	if r.textfile == "" {
 		return nil
 	}
-	return prometheus.WriteToTextfile(r.textfile, r.registry(ctx, c))
+	return replace(r.textfile, pageOf(c, r.host(ctx), r.version))
 }
 
 // read returns empty counts where the file is lost: Prometheus takes that for a counter that began anew.
@@ -145,28 +142,30 @@ func (r *Recorder) read(ctx context.Context) *counts {
 
 func (r *Recorder) path() string { return filepath.Join(r.dir, "counts.json") }
 
-// write is atomic for readers and killed processes, not for a power cut.
 func (r *Recorder) write(c *counts) error {
 	text, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(r.path()+".new", text, 0o644); err != nil {
+	return replace(r.path(), text)
+}
+
+// replace is atomic for readers and killed processes, not for a power cut. Others than the driver's user may read the file, whatever its umask.
+func replace(path string, text []byte) error {
+	if err := os.WriteFile(path+".new", text, 0o644); err != nil {
 		return err
 	}
-	return os.Rename(r.path()+".new", r.path())
+	if err := os.Chmod(path+".new", 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
 }
 
 // ServeHTTP answers a scrape.
 func (r *Recorder) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	ctx := request.Context()
-	promhttp.HandlerFor(r.registry(ctx, r.read(ctx)), promhttp.HandlerOpts{}).ServeHTTP(w, request)
-}
-
-func (r *Recorder) registry(ctx context.Context, c *counts) *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{counts: c, host: r.host(ctx), version: r.version})
-	return registry
+	w.Header().Set("Content-Type", contentType)
+	_, _ = w.Write(pageOf(r.read(ctx), r.host(ctx), r.version)) // a scraper that goes away needs no answer
 }
 
 // host is nil where the ledger does not tell.

@@ -243,3 +243,11 @@ func TestServe(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLabel holds that what a label has is what Prometheus reads.
+func TestLabel(t *testing.T) {
+	version := "1.0~\"beta\"\\\n"
+	if got := values(t, pageOf(new(counts), nil, version)); got["build_info/"+version] != 1 {
+		t.Errorf("%v", got)
+	}
+}
