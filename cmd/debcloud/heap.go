@@ -36,14 +36,16 @@ func spareHeap() {
 // wait for a collection of garbage, which takes 5 ms.
 //
 //go:noinline
-func adviseStack(top *byte, never *[heapSize * 3 / 8]byte) {
+func adviseStack(top *byte, never *[heapSize * 15 / 32]byte) {
 	if never != nil {
 		byValue(*never)
 	}
 	const huge = 2 << 20
 	bottom := (uintptr(unsafe.Pointer(top)) - heapSize + huge) &^ (huge - 1)
-	_, _, _ = unix.Syscall(unix.SYS_MADVISE, bottom, heapSize-huge, unix.MADV_HUGEPAGE)
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, bottom, heapSize, unix.MADV_HUGEPAGE)
+	// What this frame has touched lies in the lowest huge page, where small ones are now.
+	_, _, _ = unix.Syscall(unix.SYS_MADVISE, bottom, huge, unix.MADV_COLLAPSE)
 }
 
 //go:noinline
-func byValue([heapSize * 3 / 8]byte) {}
+func byValue([heapSize * 15 / 32]byte) {}
