@@ -217,16 +217,16 @@ func (s *sender) drain(ctx context.Context, queue <-chan *queued) error {
 
 // digest makes the digests of a block that are wanted. EBS's block is a SumBlock, and gets one.
 func (s *sender) digest(q *queued) {
-	var known *[sha256.Size]byte
 	if s.u.Digest {
 		q.SHA256 = sha256.Sum256(q.Data)
-		if len(q.Data) == SumBlock {
-			known = &q.SHA256
-		}
 	}
 	var prints []byte
-	if s.u.BlockSize%SumBlock == 0 {
-		prints = appendSums(nil, q.Offset, q.Data, known)
+	switch {
+	case s.u.BlockSize%SumBlock != 0:
+	case s.u.Digest && len(q.Data) == SumBlock:
+		prints = append(number(q.Offset/SumBlock), q.SHA256[:]...)
+	default:
+		prints = sumsOf(q.Offset, q.Data)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"testing"
@@ -110,6 +111,54 @@ func TestSendLeavesOutZeros(t *testing.T) {
 	}
 }
 
+// fingerprintOf is a Fingerprint as its comment has it.
+func fingerprintOf(image []byte) []byte {
+	h := sha256.New()
+	size := len(image)
+	binary.Write(h, binary.BigEndian, int64(size))
+	image = append(image, make([]byte, raw.SumBlock)...)
+	for at := 0; at < size; at += raw.SumBlock {
+		if block := image[at : at+raw.SumBlock]; bytes.Trim(block, "\x00") != nil {
+			sum := sha256.Sum256(block)
+			binary.Write(h, binary.BigEndian, int64(at/raw.SumBlock))
+			h.Write(sum[:])
+		}
+	}
+	return h.Sum(nil)
+}
+
+// TestFingerprintOfPieces gives a sink images of random bytes, zeros and holes in pieces of any length, in one buffer that is written over after each.
+func TestFingerprintOfPieces(t *testing.T) {
+	for seed := range byte(40) {
+		random := rand.NewChaCha8([32]byte{seed})
+		number := func(n int) int { return int(random.Uint64() % uint64(n)) }
+		image := make([]byte, number(80*raw.Cluster))
+		sink, piece := raw.NewFingerprint(int64(len(image))), make([]byte, 24*raw.Cluster)
+		for at := 0; at < len(image); {
+			n := min((1+number(24))*raw.Cluster, len(image)-at)
+			kind := number(4)
+			if kind == 0 {
+				sink.Hole(int64(at), int64(n))
+				at += n
+				continue
+			}
+			for from := at; from < at+n; from += raw.Cluster { // of which some stay zeros, where the kind is 1
+				if kind > 1 || number(2) == 0 {
+					random.Read(image[from:min(from+raw.Cluster, at+n)])
+				}
+			}
+			copy(piece, image[at:at+n])
+			sink.Data(int64(at), piece[:n])
+			random.Read(piece)
+			at += n
+		}
+		sink.Close()
+		if !bytes.Equal(sink.Sum(), fingerprintOf(image)) {
+			t.Errorf("seed %d: the sink has another fingerprint of %d bytes", seed, len(image))
+		}
+	}
+}
+
 // TestFingerprints: a sink's and Send's are what the comment says, whatever the block size.
 func TestFingerprints(t *testing.T) {
 	const mib = 1 << 20
@@ -132,30 +181,21 @@ func TestFingerprints(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all = append(all, make([]byte, raw.SumBlock)...)
-			h := sha256.New()
-			binary.Write(h, binary.BigEndian, row.size)
-			for at := int64(0); at < row.size; at += raw.SumBlock {
-				if block := all[at : at+raw.SumBlock]; bytes.Trim(block, "\x00") != nil {
-					sum := sha256.Sum256(block)
-					binary.Write(h, binary.BigEndian, at/raw.SumBlock)
-					h.Write(sum[:])
-				}
-			}
+			want := fingerprintOf(all)
 			sink := raw.NewFingerprint(row.size)
 			extents, size, err := raw.Map(f)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := raw.Copy(t.Context(), f, extents, size, nothing, sink); err != nil || !bytes.Equal(sink.Sum(), h.Sum(nil)) {
+			if err := raw.Copy(t.Context(), f, extents, size, nothing, sink); err != nil || !bytes.Equal(sink.Sum(), want) {
 				t.Errorf("the sink has another fingerprint: %v", err)
 			}
 			for _, u := range []raw.Upload{
 				{BlockSize: raw.SumBlock, Workers: 3, Pad: true, Digest: true}, {BlockSize: raw.SumBlock, Workers: 3, Digest: true},
-				{BlockSize: 4 * mib, Workers: 1}, {BlockSize: 2 * mib, Workers: 2, Pad: true, Digest: true},
+				{BlockSize: 4 * mib, Workers: 1}, {BlockSize: 4 * mib, Workers: 2, Digest: true}, {BlockSize: 2 * mib, Workers: 2, Pad: true, Digest: true},
 			} {
 				sent, err := raw.Send(t.Context(), f, u, func(context.Context, raw.Block) error { return nil })
-				if err != nil || !bytes.Equal(sent.Fingerprint[:], h.Sum(nil)) {
+				if err != nil || !bytes.Equal(sent.Fingerprint[:], want) {
 					t.Errorf("%+v: another fingerprint: %v", u, err)
 				}
 			}

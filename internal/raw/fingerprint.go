@@ -1,9 +1,13 @@
 package raw
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"hash"
+	"io"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/raw/sha256pair"
 )
 
 // SumBlock is the size, in bytes, of the blocks that a Fingerprint is made of. It is that of EBS's blocks, whose digests AWS wants:
@@ -16,53 +20,79 @@ const SumBlock = 512 << 10
 // made side by side, as Send does.
 type Fingerprint struct {
 	hash  hash.Hash
-	sum   hash.Hash // of the block that is read
-	block int64     // its number
-	done  int64     // how many of its bytes are in sum; 0: it has nothing but zeros so far
+	sums  sums
+	part  []byte // the block that is put together of pieces: room for one, from its first piece on
+	block int64  // its number
+	done  int64  // how many of its bytes there are; 0: it has nothing but zeros so far
+	kept  []byte // room for a block that waits in sums
 }
 
 // NewFingerprint returns the Fingerprint of an image of size bytes.
 func NewFingerprint(size int64) *Fingerprint {
-	f := &Fingerprint{hash: sha256.New(), sum: sha256.New()}
+	f := &Fingerprint{hash: sha256.New()}
+	f.sums.to = f.hash
 	f.hash.Write(number(size))
 	return f
 }
 
 func number(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
 
-// Data adds the clusters of p that are not zero.
+// Data adds the blocks of p.
 func (f *Fingerprint) Data(offset int64, p []byte) error {
-	return Clusters(offset, p, func(offset int64, cluster []byte) error {
-		if Zero(cluster) {
-			return nil
-		}
-		if block := offset / SumBlock; block != f.block {
-			f.end()
-			f.block = block
-		}
-		f.fill(offset % SumBlock)
-		f.sum.Write(cluster)
-		f.done += int64(len(cluster))
-		return nil
-	})
+	for len(p) > 0 {
+		within := offset % SumBlock
+		n := min(SumBlock-within, int64(len(p)))
+		f.take(offset/SumBlock, within, p[:n])
+		offset, p = offset+n, p[n:]
+	}
+	f.keep()
+	return nil
 }
 
-// fill adds zeros to a block until it has n bytes.
-func (f *Fingerprint) fill(n int64) {
-	_ = Digest{f.sum}.Hole(0, n-f.done) // a hash takes everything
-	f.done = n
+// take adds what p has of a block. A whole one is not copied.
+func (f *Fingerprint) take(block, within int64, p []byte) {
+	if block != f.block {
+		f.end()
+	}
+	if len(p) == SumBlock {
+		f.sums.add(block, p)
+		return
+	}
+	if allZero(p) {
+		return
+	}
+	f.part = room(f.part)
+	clear(f.part[f.done:within])
+	copy(f.part[within:], p)
+	f.block, f.done = block, within+int64(len(p))
 }
 
-// end adds the block that was read.
+// end adds the block that was put together.
 func (f *Fingerprint) end() {
 	if f.done == 0 {
 		return
 	}
-	f.fill(SumBlock)
-	f.hash.Write(number(f.block))
-	f.hash.Write(f.sum.Sum(nil))
-	f.sum.Reset()
+	clear(f.part[f.done:])
+	f.sums.add(f.block, f.part)
+	f.part, f.kept = f.kept, f.part // where it waits, nothing else does
 	f.done = 0
+}
+
+// keep copies a block that waits, and is the caller's again after Data.
+func (f *Fingerprint) keep() {
+	if held := f.sums.held; held != nil {
+		f.kept = room(f.kept)
+		copy(f.kept, held) // nothing, where it lies there
+		f.sums.held = f.kept
+	}
+}
+
+// room returns buf, or, where that is nil, a new buffer for a block.
+func room(buf []byte) []byte {
+	if buf == nil {
+		return make([]byte, SumBlock)
+	}
+	return buf
 }
 
 // Hole adds nothing.
@@ -71,37 +101,58 @@ func (f *Fingerprint) Hole(int64, int64) error { return nil }
 // Close ends the last block.
 func (f *Fingerprint) Close() error {
 	f.end()
+	f.sums.end()
 	return nil
 }
 
 // Sum returns the 32 bytes of the fingerprint, after Close.
 func (f *Fingerprint) Sum() []byte { return f.hash.Sum(nil) }
 
-// appendSums appends the numbers and digests of the SumBlocks of p that are not all zeros, as a Fingerprint has them. known, where it is
-// not nil, is the digest of p, which is one block then.
-func appendSums(out []byte, offset int64, p []byte, known *[sha256.Size]byte) []byte {
-	for ; len(p) > 0; offset += SumBlock {
-		n := min(SumBlock, len(p))
-		if !allZero(p[:n]) {
-			sum := known
-			if sum == nil {
-				s := sumOf(p[:n])
-				sum = &s
-			}
-			out = append(append(out, number(offset/SumBlock)...), sum[:]...)
-		}
-		p = p[n:]
-	}
-	return out
+// sums writes, as a Fingerprint has them, the numbers and digests of SumBlocks that are not all zeros. It keeps one until there is another, so that
+// both are summed at once.
+type sums struct {
+	to    io.Writer // one that never fails
+	held  []byte    // a whole block that waits, nil where there is none
+	block int64     // its number
 }
 
-// sumOf is the digest of a block that zeros fill up.
-func sumOf(p []byte) [sha256.Size]byte {
-	if len(p) == SumBlock {
-		return sha256.Sum256(p)
+// add takes a block, which stays as it is until the next call of add or end. The last block of an image may be shorter: zeros fill it up.
+func (s *sums) add(block int64, p []byte) {
+	switch {
+	case allZero(p):
+	case len(p) < SumBlock:
+		s.add(block, append(p[:len(p):len(p)], make([]byte, SumBlock-len(p))...))
+	case s.held == nil:
+		s.block, s.held = block, p
+	default:
+		first, second := sha256pair.Sum(s.held, p)
+		s.write(s.block, first)
+		s.write(block, second)
+		s.held = nil
 	}
-	h := sha256.New()
-	h.Write(p)
-	_ = Digest{h}.Hole(0, int64(SumBlock-len(p)))
-	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// end writes the block that waits.
+func (s *sums) end() {
+	if s.held != nil {
+		s.write(s.block, sha256.Sum256(s.held))
+		s.held = nil
+	}
+}
+
+func (s *sums) write(block int64, sum [sha256.Size]byte) {
+	_, _ = s.to.Write(append(number(block), sum[:]...))
+}
+
+// sumsOf returns what the blocks of p, which lies at offset, add to a Fingerprint.
+func sumsOf(offset int64, p []byte) []byte {
+	var out bytes.Buffer
+	s := sums{to: &out}
+	for block := offset / SumBlock; len(p) > 0; block++ {
+		n := min(SumBlock, len(p))
+		s.add(block, p[:n])
+		p = p[n:]
+	}
+	s.end()
+	return out.Bytes()
 }

@@ -22,7 +22,7 @@ import (
 const Cluster = 64 << 10
 
 const (
-	chunkSize = 1 << 20 // bytes read at once
+	chunkSize = 1 << 20 // bytes read at once, up to the next multiple of it: whole blocks of a Fingerprint then come in one piece
 	chunks    = 12      // chunks in flight, all sinks together
 )
 
@@ -150,7 +150,7 @@ func read(ctx context.Context, r io.ReaderAt, extents []Extent, size int64, emit
 			if buf == nil {
 				buf = make([]byte, chunkSize)
 			}
-			n := min(chunkSize, e.Offset+e.Length-at)
+			n := min(chunkSize-at%chunkSize, e.Offset+e.Length-at)
 			if _, err := io.ReadFull(io.NewSectionReader(r, at, n), buf[:n]); err != nil {
 				return fmt.Errorf("read the image at byte %d: %w", at, err)
 			}
