@@ -21,6 +21,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
+	"salsa.debian.org/cloud-team/debcloud/internal/loopback"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
@@ -55,6 +56,7 @@ type hypervisor interface {
 	Reset(ctx context.Context, name string) error
 	HandedDisk(ctx context.Context, name, disk string) (string, error)
 	ConsoleSocket(name string) string
+	User(ctx context.Context) (int, error)
 }
 
 // sibling is one VM of a test bed. From its first moment it is in the bed's map, and it leaves it when nothing of it is left.
@@ -279,7 +281,7 @@ func (t *testbed) make(ctx context.Context, s *sibling, b vm.BedSpec) error {
 		return err
 	}
 	if b.Network {
-		spec.Network.Client, err = s.listen()
+		spec.Network.Client, err = t.listen(ctx, s)
 	}
 	if err == nil {
 		err = t.node.Create(ctx, spec)
@@ -342,14 +344,18 @@ func (t *testbed) spec(ctx context.Context, s *sibling, b vm.BedSpec) (vm.Lastin
 
 // listen waits for QEMU's connection to a sibling's network, which ends in this process: it reaches what the job's own
 // process lets it reach.
-func (s *sibling) listen() (addr string, err error) {
+func (t *testbed) listen(ctx context.Context, s *sibling) (addr string, err error) {
+	user, err := t.node.User(ctx)
+	if err != nil {
+		return "", err
+	}
 	if s.network, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return "", err
 	}
 	go func() {
 		defer close(s.wire)
 		defer s.network.Close()
-		if c, err := s.network.Accept(); err == nil {
+		if c, err := loopback.Accept(s.network, user); err == nil {
 			s.wire <- c
 		}
 	}()

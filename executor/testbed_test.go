@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +27,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/executor/runnertest"
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
+	"salsa.debian.org/cloud-team/debcloud/internal/loopback/loopbacktest"
 	"salsa.debian.org/cloud-team/debcloud/internal/process"
 	"salsa.debian.org/cloud-team/debcloud/internal/usernet"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
@@ -94,6 +96,8 @@ func TestTestbed(t *testing.T) {
 	runnertest.Raw(t, runnertest.Image(t, programs), image)
 	b := runnertest.NewBed(t, runnertest.Options{Image: image, More: "testbed: {projects: ['cloud-team/*'], budget: {cpus: 2, memory: 1GiB, disk: 4GiB, vms: 2}}\n"})
 	tb, socket := offered(t, b)
+	host := &beleaguered{hypervisor: tb.node}
+	tb.node = host
 
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -130,6 +134,9 @@ func TestTestbed(t *testing.T) {
 	}
 	if err := <-started; err != nil {
 		t.Fatal(err)
+	}
+	if err := host.stranger.Wait(); err != nil {
+		t.Errorf("a stranger in QEMU's place was not hung up on: %v", err)
 	}
 	for !bytes.Contains(domain.Console(), []byte("the guest got: a page")) {
 		select {
@@ -168,11 +175,27 @@ func TestTestbed(t *testing.T) {
 	}
 }
 
+// beleaguered is a host where a stranger is faster than QEMU.
+type beleaguered struct {
+	hypervisor
+	stranger *exec.Cmd
+}
+
+func (b *beleaguered) Create(ctx context.Context, s vm.LastingSpec) (err error) {
+	if s.Network.Client != "" {
+		if b.stranger, err = loopbacktest.Stranger(context.WithoutCancel(ctx), s.Network.Client); err != nil {
+			return err
+		}
+	}
+	return b.hypervisor.Create(ctx, s)
+}
+
 // fakeHypervisor knows which domains there are. Create is held up until release where that is not nil, and then makes the
 // domain although it was cancelled: as libvirtd finishes what it has begun.
 type fakeHypervisor struct {
 	hypervisor // of what is not below: nil
 	dir        string
+	user       int           // of QEMU
 	creating   chan struct{} // gets a value when a Create is held up
 	cancelled  chan struct{} // gets a value when that one's context has ended
 	release    chan struct{}
@@ -206,6 +229,7 @@ func (f *fakeHypervisor) Remove(_ context.Context, name string) error {
 
 func (f *fakeHypervisor) Accelerator(context.Context) (vm.Accel, string) { return vm.TCG, "" }
 func (f *fakeHypervisor) ConsoleSocket(string) string                    { return filepath.Join(f.dir, "console") }
+func (f *fakeHypervisor) User(context.Context) (int, error)              { return f.user, nil }
 
 func (f *fakeHypervisor) HandedDisk(_ context.Context, _, disk string) (string, error) {
 	if f.handing != nil {
@@ -242,7 +266,7 @@ func fakeBed(t *testing.T) (*testbed, *fakeHypervisor) {
 		t.Fatal(err)
 	}
 	tb := newTestbed(t.Context(), d, machine{Lasting: vm.Lasting{Name: "job"}})
-	f := &fakeHypervisor{dir: t.TempDir(), domains: make(map[string]vm.LastingSpec)}
+	f := &fakeHypervisor{dir: t.TempDir(), user: os.Geteuid(), domains: make(map[string]vm.LastingSpec)}
 	tb.node = f
 	if w := ask(t, tb, "PUT", "/disks/disk?size=4096", compressedForTest(t, make([]byte, 4096))); w.code != 0 {
 		t.Fatal(w.body.String())
@@ -293,6 +317,25 @@ func sockets(t *testing.T) int {
 		}
 	}
 	return n
+}
+
+// Whoever is not QEMU's user is not a sibling.
+func TestTestbedStranger(t *testing.T) {
+	tb, f := fakeBed(t)
+	defer tb.finish(t.Context())
+	f.user++
+	if w := ask(t, tb, "POST", "/machines/x", strings.NewReader(aMachine)); w.code != 0 {
+		t.Fatal(w.body.String())
+	}
+	conn, err := net.Dial("tcp", f.domains[tb.domainOf("x")].Network.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it was not hung up on: %v", err)
+	}
 }
 
 // A machine whose making is still going on is removed all the same, by a request and by the end of the stage: it does not come

@@ -96,7 +96,11 @@ func bootImage(ctx context.Context, t *testing.T, host *vm.Host, image string, f
 	if err != nil {
 		t.Fatal(err)
 	}
-	network, err := usernet.New(ctx, usernet.Config{Hosts: map[string]netip.Addr{"own.example": usernet.Gateway}})
+	user, err := host.User(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	network, err := usernet.New(ctx, usernet.Config{Hosts: map[string]netip.Addr{"own.example": usernet.Gateway}, User: user})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,8 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+
+	"salsa.debian.org/cloud-team/debcloud/internal/loopback"
 )
 
 // gatewayMAC is a locally administered address.
@@ -127,7 +129,7 @@ func listenForGuest(n *Network) (*link, error) {
 // accept serves one QEMU after another: the network has one guest.
 func (l *link) accept() {
 	for {
-		conn, err := l.listener.Accept()
+		conn, err := loopback.Accept(l.listener, l.n.config.User)
 		if err != nil || !l.hold(conn) {
 			return
 		}

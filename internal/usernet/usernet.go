@@ -40,6 +40,8 @@ type Config struct {
 	Domain string
 	// NTP is the time server that DHCP names. Unset: none.
 	NTP netip.Addr
+	// User is the uid that the machine's QEMU connects as: vm.Host.User. Others who connect are hung up on. Zero: root.
+	User int
 }
 
 // Addresses in every network. Each is cut off from every other, so all can use the same.

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -151,6 +152,7 @@ func (g *testGuest) lookup(t *testing.T, name string, kind uint16) *dns.Msg {
 
 func newNetwork(t *testing.T, c Config) *Network {
 	t.Helper()
+	c.User = os.Geteuid()
 	n, err := New(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
@@ -408,6 +410,24 @@ func TestPackets(t *testing.T) {
 	buf := make([]byte, 100)
 	if size, err := c.Read(buf); err != nil || string(buf[:size]) != "echo time" {
 		t.Errorf("got %q, %v", buf[:size], err)
+	}
+}
+
+// Whoever is not QEMU's user is not the guest.
+func TestStranger(t *testing.T) {
+	n, err := New(t.Context(), Config{User: os.Geteuid() + 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	conn, err := net.Dial("tcp", n.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it was not hung up on: %v", err)
 	}
 }
 

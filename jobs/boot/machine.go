@@ -27,8 +27,11 @@ type machine struct {
 
 // start seeds and powers on a VM on an overlay of the image. Call stop whatever it returns.
 func (m *machine) start(ctx context.Context, host *vm.Host, dir string, s vm.Spec) error {
-	var err error
-	m.network, err = usernet.New(ctx, usernet.Config{Hosts: map[string]netip.Addr{resolvable: usernet.Gateway}})
+	user, err := host.User(ctx)
+	if err != nil {
+		return err
+	}
+	m.network, err = usernet.New(ctx, usernet.Config{Hosts: map[string]netip.Addr{resolvable: usernet.Gateway}, User: user})
 	if err != nil {
 		return err
 	}
