@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,6 @@ type order struct {
 	attempt attempt
 	image   string
 	base    Base
-	plain   bool // the image needs a seed
 	spec    vm.LastingSpec
 	mark    Mark
 	need    settings.Resources
@@ -122,7 +122,6 @@ func (d *Driver) settle(ctx context.Context) (order, error) {
 	if o.base, err = d.heldBase(ctx, o.image, image); err != nil {
 		return o, err
 	}
-	o.plain = image.Seed == "nocloud"
 	return o, d.describe(ctx, &o, image)
 }
 
@@ -403,7 +402,7 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 	if warm {
 		return nil // the pool has outfitted it
 	}
-	return d.outfit(ctx, s, name)
+	return d.outfit(ctx, s, name, o.image)
 }
 
 // upInTime bounds what comes between the agent's first answer and the first stage.
@@ -421,7 +420,7 @@ mkdir -p %s || exit 3
 for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done`
 
 // outfit makes Runner's directories and asks for the programs that Runner's scripts call.
-func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name string) error {
+func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name, image string) error {
 	script := fmt.Sprintf(outfitScript, guest.Quote(d.Settings.Guest.BuildsDir)+" "+guest.Quote(d.Settings.Guest.CacheDir))
 	var out, said strings.Builder
 	bounded, cancel := d.upInTime(ctx)
@@ -435,7 +434,17 @@ func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name string) error {
 	if err != nil {
 		return d.diagnose(ctx, name, err)
 	}
-	if missing := strings.Fields(out.String()); len(missing) > 0 {
+	return d.without(image, strings.Fields(out.String()))
+}
+
+// without judges what an image lacks of the programs that Runner's scripts call. One that gets a seed was not made for jobs: it may
+// do without git, which is the concern of those that fetch their repository.
+func (d *Driver) without(image string, missing []string) error {
+	if i := slices.Index(missing, "git"); i >= 0 && d.Settings.Images[image].Seed != "" {
+		missing = slices.Delete(missing, i, i+1)
+		d.say("VM image %s has no git: a job needs GIT_STRATEGY none, or hooks:pre_get_sources_script that installs it", image)
+	}
+	if len(missing) > 0 {
 		return fault.WithHint(fault.Outsidef("the VM image is broken: it has no %s", strings.Join(missing, ", ")), "tell who runs this executor")
 	}
 	return nil

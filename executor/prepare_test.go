@@ -153,3 +153,31 @@ func TestBootWithoutDaemon(t *testing.T) {
 		t.Errorf("still holds %+v: %v", s.Entries, err)
 	}
 }
+
+// An image that was made for jobs has git; one that gets a seed may lack it, and nothing else.
+func TestWithout(t *testing.T) {
+	s := settings.Default()
+	s.Images = map[string]settings.Image{"runner": {}, "plain": {Seed: "nocloud"}}
+	for _, row := range []struct {
+		image   string
+		missing []string
+		wrong   string // what the error says; "": none
+		says    string // in the job's log
+	}{
+		{"runner", nil, "", ""},
+		{"runner", []string{"git"}, "it has no git", ""},
+		{"plain", nil, "", ""},
+		{"plain", []string{"git"}, "", "VM image plain has no git"},
+		{"plain", []string{"bash", "git", "gitlab-runner"}, "it has no bash, gitlab-runner", "VM image plain has no git"},
+	} {
+		var log strings.Builder
+		d := &Driver{Settings: s, Stderr: &log}
+		err := d.without(row.image, row.missing)
+		if (err == nil) != (row.wrong == "") || err != nil && !strings.Contains(err.Error(), row.wrong) {
+			t.Errorf("%s without %q: %v", row.image, row.missing, err)
+		}
+		if (log.String() == "") != (row.says == "") || !strings.Contains(log.String(), row.says) {
+			t.Errorf("%s without %q: the log says %q", row.image, row.missing, &log)
+		}
+	}
+}

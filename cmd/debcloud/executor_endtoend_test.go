@@ -64,7 +64,7 @@ func TestLongExecutorUEFI(t *testing.T) {
 	}
 }
 
-// runnerImage is a Runner for jobs in the runner image.
+// runnerImage is a Runner for jobs in an image that takes its agent from the tools disk.
 type runnerImage struct {
 	bed      *runnertest.Bed
 	runner   *runnertest.Runner
@@ -74,13 +74,19 @@ type runnerImage struct {
 // newRunnerImage takes the image that DEBCLOUD_TEST_RUNNER names, or builds it, as image "runner".
 func newRunnerImage(t testing.TB, o runnertest.Options) runnerImage {
 	t.Helper()
+	return newImportedImage(t, o, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
+}
+
+// newImportedImage imports the image at a path, or builds the runner image, under a name that the settings have.
+func newImportedImage(t testing.TB, o runnertest.Options, name, path string) runnerImage {
+	t.Helper()
 	programs, err := guestPrograms()
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.More += "gitlab_runner: " + filepath.Join(programs, "gitlab-runner") + "\n"
 	r := runnerImage{bed: runnertest.NewBed(t, o), programs: programs}
-	r.bed.Import(t, "runner", os.Getenv("DEBCLOUD_TEST_RUNNER"))
+	r.bed.Import(t, name, path)
 	r.runner = newRunner(t, r.bed)
 	r.runner.Driver[0] = filepath.Join(programs, "debcloud") // static, so it is the agent, too
 	return r

@@ -122,16 +122,25 @@ func (k killer) kill(t *testing.T, runner int) {
 			}
 		}
 	case "QEMU":
-		for _, pid := range k.bed.Daemon.Processes() {
-			if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.Contains(string(line), "guest=debcloud-job-") {
-				_ = syscall.Kill(pid, syscall.SIGKILL)
-			}
+		for _, pid := range qemusOf(k.bed) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	case "libvirtd":
 		if err := k.bed.Daemon.Kill(); err != nil {
 			t.Log(err)
 		}
 	}
+}
+
+// qemusOf lists the processes of jobs' virtual machines.
+func qemusOf(b *runnertest.Bed) []int {
+	var found []int
+	for _, pid := range b.Daemon.Processes() {
+		if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); strings.Contains(string(line), "guest=debcloud-job-") {
+			found = append(found, pid)
+		}
+	}
+	return found
 }
 
 // driversOf lists the driver's processes.

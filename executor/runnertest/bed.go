@@ -90,6 +90,16 @@ func (b *Bed) Write(t testing.TB, text string) {
 	}
 }
 
+// Replace changes a text of the settings, which must be there.
+func (b *Bed) Replace(t testing.TB, text, by string) {
+	t.Helper()
+	all, err := os.ReadFile(b.Settings)
+	if err != nil || !strings.Contains(string(all), text) {
+		t.Fatalf("the settings have no %q: %v", text, err)
+	}
+	b.Write(t, strings.Replace(string(all), text, by, 1))
+}
+
 func (b *Bed) text(o Options) string {
 	network := "{mode: " + o.Network + "}"
 	switch o.Network {

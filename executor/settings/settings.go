@@ -100,7 +100,7 @@ type Image struct {
 	// Firmware is "bios" or "uefi". Default bios.
 	Firmware string `yaml:"firmware,omitempty"`
 	// Seed "nocloud" attaches a NoCloud seed that starts the agent, for an image that does not know of it, such as
-	// Debian's genericcloud. Default: none.
+	// Debian's genericcloud. Such an image may lack git. Default: none.
 	Seed   string `yaml:"seed,omitempty"`
 	Limits Limits `yaml:"limits,omitempty"`
 }
