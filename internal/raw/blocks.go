@@ -19,6 +19,9 @@ type Block struct {
 	Offset int64
 	Data   []byte            // of a whole block but at the image's end; the caller's again after put returned
 	SHA256 [sha256.Size]byte // of Data, where Upload.Digest is set
+	// Print identifies Data and its place, where the block size is a multiple of SumBlock: it is the SHA-256 of what the block adds to the
+	// image's Fingerprint, and so costs next to nothing.
+	Print [sha256.Size]byte
 }
 
 // Upload says how Send cuts an image into blocks.
@@ -27,8 +30,9 @@ type Upload struct {
 	Workers   int   // how many blocks are sent at once; as many at most, and no more than 8, are read ahead
 	Pad       bool  // fill up the last block with zeros to a whole one
 	Digest    bool  // make the digest of each block, and Sent.Linear
-	// Skip, where it is set, tells which blocks need not be sent. They are read all the same, for Check.
-	Skip func(index int64) bool
+	// Skip, where it is set, tells which blocks need not be sent. They are read all the same, for what Sent says and for Check. The
+	// workers call it, and Data is the caller's again after it returned.
+	Skip func(Block) bool
 	// Check, where it is set, is given the whole image as it is read, and closed at its end, so that it can refuse an image
 	// that is not the expected one, as a Digest. What a Fingerprint says is in Sent, at less cost.
 	Check Sink
@@ -202,7 +206,7 @@ func (s *sender) drain(ctx context.Context, queue <-chan *queued) error {
 			return context.Cause(ctx)
 		}
 		s.digest(q)
-		if s.u.Skip == nil || !s.u.Skip(q.Index) {
+		if s.u.Skip == nil || !s.u.Skip(q.Block) {
 			if err := s.put(ctx, q.Block); err != nil {
 				return err
 			}
@@ -227,6 +231,9 @@ func (s *sender) digest(q *queued) {
 		prints = append(number(q.Offset/SumBlock), q.SHA256[:]...)
 	default:
 		prints = sumsOf(q.Offset, q.Data)
+	}
+	if prints != nil {
+		q.Print = sha256.Sum256(prints)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

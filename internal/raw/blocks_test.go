@@ -87,7 +87,13 @@ func TestSendLeavesOutZeros(t *testing.T) {
 			}
 			// The same image without its block of zeros has the same fingerprint, and another image another one.
 			u.Check = fingerprint
-			u.Skip = func(i int64) bool { return i == 0 }
+			u.Skip = func(b raw.Block) bool {
+				first := s.blocks[b.Index]
+				if !bytes.Equal(b.Data, first.Data) {
+					t.Errorf("block %d is another one when it is read again", b.Index)
+				}
+				return b.Index == 0
+			}
 			again, err := raw.Send(t.Context(), f, u, func(_ context.Context, b raw.Block) error {
 				if b.Index == 0 {
 					t.Error("a block was sent that was to be skipped")
@@ -182,6 +188,14 @@ func TestFingerprints(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := fingerprintOf(all)
+			adds := map[int64][]byte{} // to the fingerprint, by offset
+			padded := append(all[:len(all):len(all)], make([]byte, raw.SumBlock)...)
+			for at := int64(0); at < row.size; at += raw.SumBlock {
+				if block := padded[at : at+raw.SumBlock]; bytes.Trim(block, "\x00") != nil {
+					sum := sha256.Sum256(block)
+					adds[at] = append(binary.BigEndian.AppendUint64(nil, uint64(at/raw.SumBlock)), sum[:]...)
+				}
+			}
 			sink := raw.NewFingerprint(row.size)
 			extents, size, err := raw.Map(f)
 			if err != nil {
@@ -194,7 +208,16 @@ func TestFingerprints(t *testing.T) {
 				{BlockSize: raw.SumBlock, Workers: 3, Pad: true, Digest: true}, {BlockSize: raw.SumBlock, Workers: 3, Digest: true},
 				{BlockSize: 4 * mib, Workers: 1}, {BlockSize: 4 * mib, Workers: 2, Digest: true}, {BlockSize: 2 * mib, Workers: 2, Pad: true, Digest: true},
 			} {
-				sent, err := raw.Send(t.Context(), f, u, func(context.Context, raw.Block) error { return nil })
+				sent, err := raw.Send(t.Context(), f, u, func(_ context.Context, b raw.Block) error {
+					var added []byte
+					for at := b.Offset; at < b.Offset+u.BlockSize; at += raw.SumBlock {
+						added = append(added, adds[at]...)
+					}
+					if b.Print != sha256.Sum256(added) {
+						t.Errorf("%+v: block %d has another print", u, b.Index)
+					}
+					return nil
+				})
 				if err != nil || !bytes.Equal(sent.Fingerprint[:], want) {
 					t.Errorf("%+v: another fingerprint: %v", u, err)
 				}
