@@ -6,6 +6,8 @@
 // the cloud did it before the process died, only the cloud knows, so a step asks there first, by the name, tag or client token
 // that it would use.
 //
+// A step that sends much, block by block, keeps Marks of the blocks that have come, and goes on from there when it is done again.
+//
 // A journal makes publications cheaper to resume; it is never needed. One that is lost is rebuilt by running the same
 // command: each step finds its work done. No secret is ever written to it: results are identifiers, and of errors only
 // the text is kept, without the queries of URLs, in which clouds put signatures.

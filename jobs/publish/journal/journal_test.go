@@ -303,3 +303,124 @@ func TestWithoutQueries(t *testing.T) {
 		}
 	}
 }
+
+// print makes up a block's print.
+func print(of byte) (p [32]byte) { p[0], p[31] = of, of; return p }
+
+// TestMarks: what a try added is there for the next one, in another process, but for what it had no time to write. It is of one place and of one content.
+func TestMarks(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	broken := errors.New("killed")
+	try := func(of string, do func(*Marks) error) {
+		t.Helper()
+		j := open(t, path, Wait)
+		defer j.Close()
+		e := lock(t, j)
+		defer e.Unlock()
+		_, err := Step(t.Context(), e, "upload", func(ctx context.Context, _ bool) (string, error) {
+			m, err := e.Marks(ctx, "upload", of, 3)
+			if err == nil {
+				err = do(m)
+			}
+			return "done", err
+		})
+		if err != nil && err != broken {
+			t.Fatal(err)
+		}
+	}
+	demand := func(m *Marks, want ...int64) {
+		t.Helper()
+		if m.Len() != len(want) {
+			t.Errorf("%d marks, want %v", m.Len(), want)
+		}
+		for _, n := range want {
+			if !m.Has(n, print(byte(n))) || m.Has(n, print(byte(n)+1)) || m.Has(n+1000, print(byte(n))) {
+				t.Errorf("block %d: %v, with other contents %v, at another place %v", n, m.Has(n, print(byte(n))), m.Has(n, print(byte(n)+1)), m.Has(n+1000, print(byte(n))))
+			}
+		}
+	}
+	add := func(m *Marks, blocks ...int64) {
+		t.Helper()
+		for _, n := range blocks {
+			if err := m.Add(n, print(byte(n))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	try("snap-1", func(m *Marks) error {
+		demand(m)
+		add(m, 4, 0, 70000, 1, 2)
+		return broken
+	})
+	try("snap-1", func(m *Marks) error {
+		demand(m, 4, 0, 70000) // and no more: two were not written
+		add(m, 9)
+		if err := m.Keep(); err != nil {
+			t.Fatal(err)
+		}
+		return broken
+	})
+	try("snap-2", func(m *Marks) error {
+		demand(m)
+		return broken // and writes nothing
+	})
+	try("snap-1", func(m *Marks) error {
+		demand(m, 0, 4, 9, 70000)
+		return broken
+	})
+	try("snap-1", func(m *Marks) error {
+		if err := m.Clear(); err != nil {
+			t.Fatal(err)
+		}
+		demand(m)
+		return broken
+	})
+	try("snap-1", func(m *Marks) error {
+		demand(m)
+		add(m, 1, 2, 3)
+		return nil
+	})
+	e := lock(t, open(t, path, Wait))
+	if got, known, err := Known[string](t.Context(), e, "upload"); got != "done" || !known || err != nil {
+		t.Errorf("the result is %q, %v, %v", got, known, err)
+	}
+	m, err := e.Marks(t.Context(), "upload", "snap-1", 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	demand(m) // those of a step that ended are gone
+	add(m, 1, 2, 3)
+	if got, _, err := Known[string](t.Context(), e, "upload"); got != "done" || err != nil {
+		t.Errorf("after marks that came too late the result is %q, %v", got, err)
+	}
+}
+
+// TestMarksAreKeptSideBySide: of blocks that many senders add, a process that dies loses fewer than one more than the writing waits for, and each sender's last.
+func TestMarksAreKeptSideBySide(t *testing.T) {
+	const senders, each, every = 8, 50, 16
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j := open(t, path, Wait)
+	e := lock(t, j)
+	Step(t.Context(), e, "upload", func(ctx context.Context, _ bool) (int, error) {
+		m, err := e.Marks(ctx, "upload", "x", every)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		for sender := range senders {
+			all.Go(func() {
+				for n := range each {
+					if err := m.Add(int64(sender*each+n), print(1)); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		return 0, errors.New("killed")
+	})
+	m, err := e.Marks(t.Context(), "upload", "x", every)
+	if err != nil || m.Len() <= senders*each-every {
+		t.Errorf("%d marks of %d, %v", m.Len(), senders*each, err)
+	}
+}

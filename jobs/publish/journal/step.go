@@ -87,7 +87,7 @@ func (e *Entry) kept(ctx context.Context, name string) (kept *string, err error)
 	return kept, e.journal.explain(ctx, err)
 }
 
-// begin writes that the step begins. kept is the result of a step that ended.
+// begin writes that the step begins, and leaves what Marks kept of an earlier try. kept is the result of a step that ended.
 func (e *Entry) begin(ctx context.Context, name string) (kept *string, tries int, err error) {
 	if ctx.Err() != nil {
 		return nil, 0, context.Cause(ctx)
@@ -96,7 +96,7 @@ func (e *Entry) begin(ctx context.Context, name string) (kept *string, tries int
 		return kept, 0, err
 	}
 	err = e.journal.db.QueryRowContext(ctx, `INSERT INTO step (target, digest, image, name, tries, began) VALUES (?, ?, ?, ?, 1, ?)
-		ON CONFLICT DO UPDATE SET tries = tries + 1, began = excluded.began, ended = NULL, result = NULL, error = NULL RETURNING tries`,
+		ON CONFLICT DO UPDATE SET tries = tries + 1, began = excluded.began, ended = NULL, error = NULL RETURNING tries`,
 		e.Target, e.Digest, e.Image, name, now()).Scan(&tries)
 	return nil, tries, e.journal.explain(ctx, err)
 }
