@@ -27,6 +27,7 @@ import (
 const (
 	provider = "aws"
 	workers  = 32 // blocks sent at once: 160 MiB/s where a call takes 100 ms
+	between  = 64 // blocks, 32 MiB, after which the journal is told which ones AWS has
 )
 
 // Publisher publishes to one account of one partition, and retires what it published. It implements publish.Publisher and what jobs/prune
@@ -38,6 +39,7 @@ type Publisher struct {
 	journal  *journal.Journal
 	patience patience
 	now      func() time.Time
+	between  int
 	// lenient lists properties that verify passes over, for doubles that forget them.
 	lenient []string
 }
@@ -72,7 +74,7 @@ func open(name string, s settings, e environment, j *journal.Journal, p patience
 	if err != nil {
 		return nil, err
 	}
-	return &Publisher{target: name, settings: s, login: l, journal: j, patience: p, now: time.Now}, nil
+	return &Publisher{target: name, settings: s, login: l, journal: j, patience: p, now: time.Now, between: between}, nil
 }
 
 // Provider returns "aws".

@@ -17,7 +17,9 @@ func BenchmarkUpload(b *testing.B) {
 	a := &account{settings: settings{Account: testAccount, Regions: []string{"us-east-1"}, Endpoint: endpoint}}
 	j := publishtest.Journal(b)
 	publishtest.BenchUpload(b, "ec2", func(img *publish.Image) error {
-		_, err := a.open(b, j, nil).Publish(b.Context(), img, publish.Private)
+		p := a.open(b, j, nil)
+		p.between = between
+		_, err := p.Publish(b.Context(), img, publish.Private)
 		return err
 	})
 }

@@ -24,11 +24,12 @@ const (
 	blockSize      = 512 << 10 // of EBS direct, the only one there is
 	gib            = 1 << 30
 	timeoutMinutes = 240 // without a block written, after which AWS cancels a snapshot
+	stepSnapshot   = "snapshot"
 )
 
 // snapshot returns the image's complete snapshot in the home region.
 func (p *publication) snapshot(ctx context.Context) (string, error) {
-	return journal.StandingStep(ctx, p.entry, "snapshot", p.snapshotStands, p.makeSnapshot)
+	return journal.StandingStep(ctx, p.entry, stepSnapshot, p.snapshotStands, p.makeSnapshot)
 }
 
 func (p *publication) snapshotStands(ctx context.Context, id string) (bool, error) {
@@ -133,13 +134,23 @@ func (a *Publisher) lookAtSnapshot(ctx context.Context, region, id string) (s ty
 	return s, explain(ctx, region, "DescribeSnapshots", err)
 }
 
-// fill writes the image into the pending snapshot, completes it, and compares what AWS says it has with what was written.
+// fill writes the image into the pending snapshot, completes it, and compares what AWS says it has with what was written. AWS lists no blocks of a
+// pending snapshot, so those that an earlier run wrote are known by their marks in the journal; that they are there is known when AWS
+// completes the snapshot by the sum over all of them. Where it does not, no mark is believed, and all blocks are sent.
 func (p *publication) fill(ctx context.Context, id string) error {
+	marks, err := p.entry.Marks(ctx, stepSnapshot, id, p.between)
+	if err != nil {
+		return err
+	}
+	known := marks.Len()
+	if known > 0 {
+		slog.InfoContext(ctx, "an upload that was cut goes on", "image", p.img.Name(), "snapshot", id, "MiB there", known*blockSize>>20)
+	}
 	written := &indices{}
-	sent, err := p.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: workers, Pad: true, Digest: true}, func(ctx context.Context, b raw.Block) error {
-		written.add(int32(b.Index))
-		return p.putBlock(ctx, id, b)
-	})
+	sent, err := p.send(ctx, id, marks, written)
+	if kept := marks.Keep(); err == nil {
+		err = kept
+	}
 	switch {
 	case is(err, "ValidationException", "ConflictException"):
 		return p.settle(ctx, id, err) // an earlier run may have completed it
@@ -149,20 +160,57 @@ func (p *publication) fill(ctx context.Context, id string) error {
 		return err
 	}
 	p.changed.Store(true)
-	_, err = p.login.in(p.settings.Home).ebs.CompleteSnapshot(ctx, &ebs.CompleteSnapshotInput{
-		SnapshotId: &id, ChangedBlocksCount: aws.Int32(int32(sent.All)), Checksum: aws.String(base64.StdEncoding.EncodeToString(sent.Linear[:])),
-		ChecksumAlgorithm: ebstypes.ChecksumAlgorithmChecksumAlgorithmSha256, ChecksumAggregationMethod: ebstypes.ChecksumAggregationMethodChecksumAggregationLinear,
-	})
-	if is(err, "ValidationException", "ConflictException") {
-		return p.settle(ctx, id, err)
-	}
-	if err != nil {
+	err = p.complete(ctx, id, sent)
+	switch {
+	case is(err, "ValidationException", "ConflictException"):
+		return p.doubt(ctx, id, marks, known, err)
+	case err != nil:
 		return explain(ctx, p.settings.Home, "CompleteSnapshot", err)
 	}
 	if _, err := p.waitSnapshot(ctx, p.settings.Home, id); err != nil {
 		return err
 	}
 	return p.compareBlocks(ctx, id, written.sorted())
+}
+
+// complete tells AWS that all blocks are there. The error is AWS's own.
+func (p *publication) complete(ctx context.Context, id string, sent raw.Sent) error {
+	_, err := p.login.in(p.settings.Home).ebs.CompleteSnapshot(ctx, &ebs.CompleteSnapshotInput{
+		SnapshotId: &id, ChangedBlocksCount: aws.Int32(int32(sent.All)), Checksum: aws.String(base64.StdEncoding.EncodeToString(sent.Linear[:])),
+		ChecksumAlgorithm: ebstypes.ChecksumAlgorithmChecksumAlgorithmSha256, ChecksumAggregationMethod: ebstypes.ChecksumAggregationMethodChecksumAggregationLinear,
+	})
+	return err
+}
+
+// doubt decides about a snapshot that AWS does not complete. Where some of its blocks were left out, as known from the journal, all are sent once.
+func (p *publication) doubt(ctx context.Context, id string, marks *journal.Marks, known int, refusal error) error {
+	err := p.settle(ctx, id, refusal)
+	if err == nil || known == 0 || ctx.Err() != nil {
+		return err
+	}
+	slog.WarnContext(ctx, "AWS does not have the blocks that the journal says it has: all are sent", "image", p.img.Name(), "snapshot", id, "error", err)
+	if err := marks.Clear(); err != nil {
+		return err
+	}
+	return p.fill(ctx, id)
+}
+
+// send writes the blocks that have no mark, and marks them. written is told of those that have one, too.
+func (p *publication) send(ctx context.Context, id string, marks *journal.Marks, written *indices) (raw.Sent, error) {
+	u := raw.Upload{BlockSize: blockSize, Workers: workers, Pad: true, Digest: true, Skip: func(b raw.Block) bool {
+		if !marks.Has(b.Index, b.Print) {
+			return false
+		}
+		written.add(int32(b.Index))
+		return true
+	}}
+	return p.img.Send(ctx, "upload", u, func(ctx context.Context, b raw.Block) error {
+		written.add(int32(b.Index))
+		if err := p.putBlock(ctx, id, b); err != nil {
+			return err
+		}
+		return marks.Add(b.Index, b.Print)
+	})
 }
 
 type indices struct {

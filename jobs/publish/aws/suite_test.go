@@ -19,6 +19,9 @@ import (
 // hasty waits for milliseconds where patient waits for minutes.
 var hasty = patience{Patience: regions.Patience{Poll: time.Millisecond, PollMost: 5 * time.Millisecond, Tries: 3}, visible: 300 * time.Millisecond, pending: 20 * time.Second, calls: 10, backoff: 2 * time.Millisecond}
 
+// hastyMarks are blocks between two marks, so few that a small image has some.
+const hastyMarks = 8
+
 const testAccount = "123456789012"
 
 // signIn gives the process the double's access key, and none of the machine's own.
@@ -51,11 +54,17 @@ func (a *account) open(t testing.TB, j *journal.Journal, transport http.RoundTri
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.between = hastyMarks
 	return p
 }
 
 func (a *account) Publisher(t testing.TB, line *publishtest.Line, j *journal.Journal) publish.Publisher {
 	return a.open(t, j, line.Transport(nil))
+}
+
+func (a *account) Pieces() int {
+	puts, _ := a.Blocks()
+	return int(puts)
 }
 
 func (a *account) Secrets() []string { return []string{awstest.Secret} }
@@ -116,9 +125,12 @@ func list(tags map[string]string) string {
 	return strings.Join(out, " ")
 }
 
+// suite is AWS as publishtest wants it.
+var suite = publishtest.Provider{Name: "aws", Vendor: "ec2", Piece: blockSize, AtOnce: workers, Marks: hastyMarks, Cloud: func(t testing.TB) publishtest.Cloud {
+	return newAccount(t, awstest.Settings{Regions: []string{"us-east-1", "eu-west-1"}, Pending: 1, Hidden: 1})
+}}
+
 func TestSuite(t *testing.T) {
 	signIn(t)
-	publishtest.Run(t, publishtest.Provider{Name: "aws", Vendor: "ec2", Cloud: func(t testing.TB) publishtest.Cloud {
-		return newAccount(t, awstest.Settings{Regions: []string{"us-east-1", "eu-west-1"}, Pending: 1, Hidden: 1})
-	}})
+	publishtest.Run(t, suite)
 }

@@ -44,6 +44,7 @@ func Run(t *testing.T, p Provider) {
 		{"who one is, and what is retired, with no secret in it", s.discreet, false},
 		{"cancelled at any request", s.cancelled, false},
 		{"cut after any request", s.cut, false},
+		{"an upload that was cut goes on", s.goesOn, p.Piece == 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if c.skip {
@@ -459,5 +460,37 @@ func (s *suite) cutOnce(t *testing.T, at cut, want string, uploads int) {
 	c.demandDump("cut at "+request+" and resumed", want)
 	if again := c.demand("once more after "+request, try{build: s.build}); again.Changed {
 		t.Errorf("cut at %s and resumed: once more changes something", request)
+	}
+}
+
+// goesOn cuts an upload in its middle and demands that the resumed one sends no more than what was not acknowledged, and that what comes of it is the
+// same. Without the journal it may send all.
+func (s *suite) goesOn(t *testing.T) {
+	build := Build(t, Options{Vendor: s.p.Vendor, Version: "20260815-1", Seed: 2, Size: s.p.Piece * int64(3*s.p.AtOnce), Every: s.p.Piece})
+	c := newScene(t, s.p)
+	c.demand("uncut", try{build: build})
+	want, whole := c.dump(), c.pieces()
+	if whole < 3*s.p.AtOnce {
+		t.Fatalf("the image is only %d pieces", whole)
+	}
+	for _, lost := range []bool{false, true} {
+		c := newScene(t, s.p)
+		_, err := c.publish(try{build: build, line: &Line{cutWhen: func() bool { return c.pieces() >= whole/2 }}})
+		if err == nil {
+			t.Fatal("the upload was not cut")
+		}
+		most := whole + s.p.AtOnce // those that were on their way have come, but for the answer
+		if lost {
+			c.loseJournal()
+			most += whole
+		}
+		c.demand("resumed", try{build: build})
+		c.demandDump(fmt.Sprintf("cut in the middle and resumed, journal lost %v", lost), want)
+		if goesOn := strings.Contains(c.said.String(), "an upload that was cut goes on"); goesOn == lost {
+			t.Errorf("journal lost %v: the log tells that the upload goes on: %v", lost, goesOn)
+		}
+		if sent := c.pieces(); sent > most {
+			t.Errorf("journal lost %v: of %d pieces, half of which had come, %d were sent", lost, whole, sent)
+		}
 	}
 }

@@ -23,6 +23,7 @@ type Options struct {
 	Size    int64            // bytes, 3 MiB
 	Seed    byte             // images of another seed have other contents
 	Suites  []string         // suites that passed beside check and boot
+	Every   int64            // bytes, after each of which there is a sector of noise, too; 0: none
 }
 
 func (o Options) filled() Options {
@@ -45,7 +46,7 @@ func Build(t testing.TB, o Options) string {
 	t.Helper()
 	o = o.filled()
 	base := filepath.Join(tempDir(t), strings.Join([]string{"debian-trixie", o.Vendor, o.Arch, "official", o.Version}, "-"))
-	writeImage(t, base+".raw", o.Size, o.Seed)
+	writeImage(t, base+".raw", o)
 	digest, fingerprint, err := manifest.SumsOfFile(t.Context(), base+".raw")
 	if err != nil {
 		t.Fatal(err)
@@ -89,17 +90,25 @@ func Image(t testing.TB, o Options) *publish.Image {
 }
 
 // writeImage makes text, a hole, some noise, a hole and a last sector.
-func writeImage(t testing.TB, path string, size int64, seed byte) {
+func writeImage(t testing.TB, path string, o Options) {
 	t.Helper()
+	size := o.Size
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	noise := make([]byte, size/8)
-	rand.NewChaCha8([32]byte{seed}).Read(noise)
+	random := rand.NewChaCha8([32]byte{o.Seed})
+	random.Read(noise)
 	for at, b := range map[int64][]byte{0: bytes.Repeat([]byte("debcloud"), int(size/16/8)), size / 2: noise, size - 512: noise[:512]} {
 		if _, err := f.WriteAt(b, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for at := int64(0); o.Every > 0 && at < size; at += o.Every {
+		random.Read(noise[:512])
+		if _, err := f.WriteAt(noise[:512], at); err != nil {
 			t.Fatal(err)
 		}
 	}

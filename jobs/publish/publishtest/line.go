@@ -20,8 +20,9 @@ var errCut = errors.New("publishtest: the process died here")
 type Line struct {
 	mu        sync.Mutex
 	requests  int
-	cutAt     int  // the request at which the line dies, from 1; 0: never
-	delivered bool // whether that request still reaches the cloud and only its answer is lost
+	cutAt     int         // the request at which the line dies, from 1; 0: never
+	delivered bool        // whether that request still reaches the cloud and only its answer is lost
+	cutWhen   func() bool // the line also dies at the first request at which it says so
 	dead      bool
 	kill      context.CancelCauseFunc
 	status    func(request int) int // answers that come in the place of the cloud's, 0: none
@@ -37,7 +38,7 @@ func (l *Line) take(name string) (deliver, answer bool, status int) {
 	}
 	l.requests++
 	l.names = append(l.names, name)
-	if l.requests == l.cutAt {
+	if l.requests == l.cutAt || l.cutWhen != nil && l.cutWhen() {
 		l.dead = true
 		l.kill(errCut)
 		return l.delivered, false, 0

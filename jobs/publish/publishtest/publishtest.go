@@ -21,6 +21,10 @@ type Provider struct {
 	NoJournal bool
 	// EveryNth cuts only after every nth request, where a publication has hundreds. 0 means each.
 	EveryNth int
+	// Piece is the size, in bytes, of the pieces in which the Publisher sends an image to a Counter, AtOnce how many it sends side by side, and Marks after
+	// how many it tells the journal which ones have come. Where they are set, an upload that was cut has to go on.
+	Piece         int64
+	AtOnce, Marks int
 }
 
 // Cloud is a fake of one account at a provider.
@@ -44,6 +48,11 @@ type Loser interface {
 // tells whether there was one.
 type Alterer interface {
 	Alter(t testing.TB) bool
+}
+
+// Counter is a Cloud that counts the pieces of images that it was sent: one that came twice counts twice.
+type Counter interface {
+	Pieces() int
 }
 
 // RunStages tries Run's first case alone, for a cloud that does not show at once what it has: what one publication does of another image then

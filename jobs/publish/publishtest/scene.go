@@ -131,6 +131,9 @@ func (s *scene) demand(when string, y try) *publish.Result {
 	return r
 }
 
+// pieces counts those that the cloud, a Counter, was sent.
+func (s *scene) pieces() int { return s.cloud.(Counter).Pieces() }
+
 func (s *scene) dump() string { s.t.Helper(); return s.cloud.Dump(s.t) }
 
 // demandDump compares what the cloud has with what it should have.
