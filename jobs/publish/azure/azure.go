@@ -32,6 +32,7 @@ type Publisher struct {
 	group     string // resource group
 	gallery   string
 	patience  patience
+	between   int // blocks
 
 	mu      sync.Mutex
 	session *session
@@ -63,7 +64,7 @@ func New(t target.Target, j *journal.Journal, transport http.RoundTripper) (*Pub
 		return nil, fault.WithHint(fault.Inputf("target %q names no regions", t.Name), "the first is the gallery's own; \"*\" alone means all that the subscription has")
 	}
 	p := &Publisher{
-		target: t, journal: j, transport: transport, group: values[0], gallery: values[1],
+		target: t, journal: j, transport: transport, group: values[0], gallery: values[1], between: between,
 		patience: patience{pause: 5 * time.Second, retries: 8, arrival: 3 * time.Hour, upload: time.Hour},
 	}
 	return p, nil

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"errors"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,6 +22,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/sas"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
 )
 
@@ -39,14 +43,17 @@ func TestAzurite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &work{session: &session{Publisher: p}, img: img}
-	if err := w.writePages(t.Context(), address); err != nil {
+	e, err := openJournal(t).Lock(t.Context(), journal.Key{Target: "azurite", Digest: img.Digest.String(), Image: img.Name()})
+	if err != nil {
 		t.Fatal(err)
 	}
+	defer e.Unlock()
+	w := &work{session: &session{Publisher: p}, entry: e, img: img}
 	pages, err := pageblob.NewClientWithNoCredential(address, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	fillAfterACut(t, w, address)
 	response, err := pages.DownloadStream(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -72,6 +79,58 @@ func TestAzurite(t *testing.T) {
 	if !bloberror.HasCode(err, bloberror.CRC64Mismatch) {
 		t.Errorf("a page with another's sum: %v", err)
 	}
+}
+
+// fillAfterACut fills a page blob in two runs: in the first one the line is cut before the footer, and after it comes what is not of the image.
+func fillAfterACut(t *testing.T, w *work, address string) {
+	t.Helper()
+	run := func(transport http.RoundTripper) error {
+		w.clientOptions.Transport = &http.Client{Transport: transport}
+		w.clientOptions.Retry.MaxRetries = -1
+		pages, err := w.pageBlob(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := &filling{of: "the blob", pages: pages}
+		if f.there, err = written(t.Context(), pages); err != nil {
+			t.Fatal(err)
+		}
+		_, err = journal.Step(t.Context(), w.entry, stepPages, func(ctx context.Context, _ bool) (string, error) { return f.of, w.fill(ctx, f) })
+		return err
+	}
+	var puts atomic.Int64
+	if err := run(counted{&puts, 4}); err == nil {
+		t.Fatal("it was not cut")
+	}
+	w.clientOptions.Transport = nil
+	pages, err := w.pageBlob(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.putPages(t.Context(), pages, 60<<20, bytes.Repeat([]byte("x"), 1024)); err != nil {
+		t.Fatal(err)
+	}
+	puts.Store(0)
+	if err := run(counted{&puts, 1000}); err != nil {
+		t.Fatal(err)
+	}
+	// 4 MiB of text, 8 of noise, the last sector: four blocks, which are there. What is left are the stray pages, which are cleared, and the footer.
+	if n := puts.Load(); n != 2 {
+		t.Errorf("the second run wrote %d times", n)
+	}
+}
+
+// counted lets some writes through, and no more.
+type counted struct {
+	puts *atomic.Int64
+	most int64
+}
+
+func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method == http.MethodPut && c.puts.Add(1) > c.most {
+		return nil, errors.New("the line is cut")
+	}
+	return http.DefaultTransport.RoundTrip(r)
 }
 
 type nopClose struct{ io.ReadSeeker }

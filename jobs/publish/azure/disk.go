@@ -1,35 +1,30 @@
 package azure
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"net/http"
 	"time"
 
-	"github.com/Azure/azure-sdk-for-go/sdk/azcore/streaming"
 	"github.com/Azure/azure-sdk-for-go/sdk/resourcemanager/compute/armcompute/v7"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/blob"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/bloberror"
-	"github.com/Azure/azure-sdk-for-go/sdk/storage/azblob/pageblob"
 	"github.com/google/uuid"
-	"github.com/minio/crc64nvme"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/pause"
-	"salsa.debian.org/cloud-team/debcloud/internal/raw"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 )
 
 const (
 	blockSize = 4 * mib // the most that one Put Page takes
 	senders   = 8
+	between   = 8            // blocks, 32 MiB, after which the journal is told which ones the disk has
 	grantTime = 24 * 60 * 60 // seconds
+	stepPages = "pages"
 )
 
-// disk returns the identifier of a managed disk with the image in it. One that an earlier process left incomplete is deleted: a page
-// blob does not tell which of its pages are from a write that was cut, or from an image that was altered. One of another journal may be
-// at work at this moment, so it is left alone as long as an upload may take.
+// disk returns the identifier of a managed disk with the image in it. One that an earlier run with the same journal left incomplete is filled further.
+// One of another journal may be at work at this moment, so it is left alone as long as an upload may take, and then made anew: nothing tells which of its
+// pages are of a write that was acknowledged, and of this image as its documents have it.
 func (w *work) disk(ctx context.Context) (string, error) {
 	name := diskName(w.img)
 	maker, err := w.maker(ctx)
@@ -37,6 +32,7 @@ func (w *work) disk(ctx context.Context) (string, error) {
 		return "", err
 	}
 	have, err := w.disks.Get(ctx, w.group, name, nil)
+	var f *filling
 	switch {
 	case err == nil && deref(have.Tags[tagDigest]) != w.img.Digest.String():
 		return "", fault.WithHint(fault.Inputf("disk %s in resource group %s is not of debcloud", name, w.group), "delete it, or publish to another resource group")
@@ -45,7 +41,10 @@ func (w *work) disk(ctx context.Context) (string, error) {
 	case err == nil && deref(have.Tags[tagMaker]) != maker && time.Since(madeAt(&have.Disk)) < w.patience.upload:
 		return "", w.busy(name, madeAt(&have.Disk).Add(w.patience.upload))
 	case err == nil:
-		if err := w.dropDisk(ctx, name); err != nil {
+		if f, err = w.takeUp(ctx, &have.Disk, maker); f == nil && err == nil {
+			err = w.dropDisk(ctx, name)
+		}
+		if err != nil {
 			return "", err
 		}
 	case !notFound(err):
@@ -53,7 +52,7 @@ func (w *work) disk(ctx context.Context) (string, error) {
 	}
 	var id string
 	err = w.once(ctx, "disk", func(ctx context.Context) error {
-		id, err = w.upload(ctx, name, maker)
+		id, err = w.upload(ctx, name, maker, f)
 		return err
 	})
 	return id, err
@@ -78,18 +77,16 @@ func (w *work) busy(name string, until time.Time) error {
 		"wait for the other publisher; where there is none, run the same command again after %s, then the disk is made anew, or delete it", until.UTC().Truncate(time.Minute).Add(time.Minute).Format("2006-01-02 15:04 MST"))
 }
 
-// upload makes the disk and fills it.
-func (w *work) upload(ctx context.Context, name, maker string) (string, error) {
-	made, err := w.createDisk(ctx, name, maker)
-	if err != nil {
-		return "", err
+// upload makes the disk, where f is nil, fills it and marks it as complete.
+func (w *work) upload(ctx context.Context, name, maker string, f *filling) (string, error) {
+	if f == nil {
+		var err error
+		if f, err = w.begin(ctx, name, maker); err != nil {
+			return "", err
+		}
 	}
-	grant, err := w.disks.BeginGrantAccess(ctx, w.group, name, armcompute.GrantAccessData{Access: ref(armcompute.AccessLevelWrite), DurationInSeconds: ref[int32](grantTime)}, nil)
-	access, err := wait(ctx, w.session, grant, err)
+	_, err := journal.Step(ctx, w.entry, stepPages, func(ctx context.Context, _ bool) (string, error) { return f.of, w.fill(ctx, f) })
 	if err != nil {
-		return "", w.explain(ctx, "ask to write to disk "+name, err)
-	}
-	if err := w.writePages(ctx, deref(access.AccessSAS)); err != nil {
 		if fault.KindOf(err) == fault.Input && ctx.Err() == nil { // the image is not what its documents say
 			err = errors.Join(err, w.dropDisk(ctx, name))
 		}
@@ -104,7 +101,34 @@ func (w *work) upload(ctx context.Context, name, maker string) (string, error) {
 	if _, err = wait(ctx, w.session, update, err); err != nil {
 		return "", w.explain(ctx, "mark disk "+name+" as complete", err)
 	}
-	return deref(made.ID), nil
+	return f.id, nil
+}
+
+// begin makes the disk, and forgets what the journal says of an earlier one.
+func (w *work) begin(ctx context.Context, name, maker string) (*filling, error) {
+	if err := w.entry.Forget(ctx, stepPages); err != nil {
+		return nil, err
+	}
+	made, err := w.createDisk(ctx, name, maker)
+	if err != nil {
+		return nil, err
+	}
+	address, err := w.grant(ctx, name)
+	if err != nil {
+		return nil, w.explain(ctx, "ask to write to disk "+name, err)
+	}
+	pages, err := w.pageBlob(address)
+	if err != nil {
+		return nil, err
+	}
+	return &filling{id: deref(made.ID), of: identity(made), pages: pages}, nil
+}
+
+// grant returns an address to write to. The error is Azure's own.
+func (w *work) grant(ctx context.Context, name string) (string, error) {
+	poller, err := w.disks.BeginGrantAccess(ctx, w.group, name, armcompute.GrantAccessData{Access: ref(armcompute.AccessLevelWrite), DurationInSeconds: ref[int32](grantTime)}, nil)
+	access, err := wait(ctx, w.session, poller, err)
+	return deref(access.AccessSAS), err
 }
 
 func (w *work) createDisk(ctx context.Context, name, maker string) (*armcompute.Disk, error) {
@@ -133,37 +157,6 @@ func (w *work) createDisk(ctx context.Context, name, maker string) (*armcompute.
 	return &made.Disk, w.explain(ctx, "make disk "+name, err)
 }
 
-// writePages sends what is not zero, and the footer after it. The storage service refuses pages whose CRC-64, which is NVMe's (Azurite, pull
-// request 2644), is not that of what was sent. Content-MD5, the other way, would cost more than all else that is done with a byte.
-func (w *work) writePages(ctx context.Context, address string) error {
-	pages, err := pageblob.NewClientWithNoCredential(address, &pageblob.ClientOptions{ClientOptions: w.clientOptions})
-	if err != nil {
-		return fault.Outsidef("Azure gave no address to write to: %s", said(err))
-	}
-	put := func(ctx context.Context, offset int64, data []byte) error {
-		sum := blob.TransferValidationTypeCRC64(crc64nvme.Checksum(data))
-		for n := int32(0); ; n++ {
-			_, err := pages.UploadPages(ctx, streaming.NopCloser(bytes.NewReader(data)), blob.HTTPRange{Offset: offset, Count: int64(len(data))},
-				&pageblob.UploadPagesOptions{TransactionalValidation: sum})
-			if code(err) != string(bloberror.CRC64Mismatch) {
-				return w.explainPage(ctx, err)
-			}
-			if n == w.patience.retries {
-				return fault.Outsidef("the pages at byte %d do not arrive as they were sent: %s", offset, said(err))
-			}
-		}
-	}
-	_, err = w.img.Send(ctx, "upload", raw.Upload{BlockSize: blockSize, Workers: senders}, func(ctx context.Context, b raw.Block) error {
-		offset, data := trim(b.Offset, b.Data)
-		return put(ctx, offset, data)
-	})
-	if err != nil {
-		return err
-	}
-	size := vhdSize(w.img.Size())
-	return put(ctx, size, footer(size, w.img.Digest, w.img.Version.Time()))
-}
-
 // explainPage takes care not to be of kind fault.Input where the disk may be another publisher's by now: upload deletes a disk that has a wrong image.
 func (w *work) explainPage(ctx context.Context, err error) error {
 	if n := status(err); n == http.StatusForbidden || n == http.StatusNotFound {
@@ -171,24 +164,6 @@ func (w *work) explainPage(ctx context.Context, err error) error {
 			"run the same command again, when no other publisher is at work on the image")
 	}
 	return w.explain(ctx, "write to the disk", err)
-}
-
-// trim leaves out zero clusters at both ends of a block, and fills up the last page.
-func trim(offset int64, data []byte) (int64, []byte) {
-	for len(data) > raw.Cluster && raw.Zero(data[:raw.Cluster]) {
-		offset, data = offset+raw.Cluster, data[raw.Cluster:]
-	}
-	for len(data) > raw.Cluster {
-		last := (len(data) - 1) / raw.Cluster * raw.Cluster
-		if !raw.Zero(data[last:]) {
-			break
-		}
-		data = data[:last]
-	}
-	if rest := len(data) % 512; rest != 0 {
-		data = append(data[:len(data):len(data)], make([]byte, 512-rest)...)
-	}
-	return offset, data
 }
 
 func (w *work) revoke(ctx context.Context, name string) error { return w.session.revoke(ctx, name) }

@@ -52,8 +52,14 @@ type Cloud struct {
 	// Discard tells that pages are checked and not kept, but for the footer.
 	Discard bool
 
+	// NoList tells that a grant to write is none to list pages.
+	NoList bool
 	// Damage is how many writes of pages do not arrive as they were sent.
 	Damage int
+	// OnWrite is told how many writes of pages were taken, before each is answered. It runs under the lock.
+	OnWrite func(n int)
+
+	writes, clears int // of pages
 
 	pages       string // where page blobs are written
 	server      *httptest.Server

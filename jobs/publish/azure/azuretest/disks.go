@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"slices"
@@ -107,7 +108,7 @@ func (c *Cloud) putDisk(w http.ResponseWriter, r *http.Request, name string, hav
 	q["id"], q["name"], q["type"] = c.diskID(name), name, "Microsoft.Compute/disks"
 	p := q.properties()
 	p["provisioningState"], p["diskState"], p["timeCreated"] = "Updating", "ReadyToUpload", time.Now().UTC().Format(time.RFC3339)
-	p["diskSizeBytes"] = d.size - 512
+	p["diskSizeBytes"], p["uniqueId"] = d.size-512, token()
 	c.disks[name] = d
 	d.work = &operation{finish: func() *refusal { p["provisioningState"] = "Succeeded"; return nil }, result: func() any { return d.resource }}
 	c.begin(w, r, 202, d.resource, d.work)
@@ -190,14 +191,132 @@ func (c *Cloud) Signatures() []string {
 	return all
 }
 
-// blob is the page blob of a disk (Put Page of the storage services' REST API).
+// blob is the page blob of a disk (Put Page and Get Page Ranges of the storage services' REST API).
 func (c *Cloud) blob(w http.ResponseWriter, r *http.Request) {
-	status, code := c.putPage(w, r)
-	w.Header().Set("X-Ms-Error-Code", code)
-	if code == "" {
-		w.Header().Del("X-Ms-Error-Code")
+	answer := c.putPage
+	switch {
+	case r.Method == "GET" && r.URL.Query().Get("comp") == "pagelist":
+		answer = c.listPages
+	case r.Header.Get("X-Ms-Page-Write") == "clear":
+		answer = c.clearPages
 	}
-	w.WriteHeader(status)
+	status, code := answer(w, r)
+	if code != "" {
+		w.Header().Set("X-Ms-Error-Code", code)
+	}
+	if status != 200 { // else it is written
+		w.WriteHeader(status)
+	}
+}
+
+// granted finds the disk that a request to a page blob is about. It runs under the lock.
+func (c *Cloud) granted(r *http.Request) (d *disk, status int, code string) {
+	query := r.URL.Query()
+	d = c.disks[strings.TrimPrefix(r.URL.Path, "/blobs/")]
+	switch {
+	case d == nil:
+		return nil, 404, "ResourceNotFound"
+	case d.sas == "" || query.Get("sig") == "" || !strings.HasSuffix(d.sas, "sig="+query.Get("sig")):
+		return nil, 403, "AuthenticationFailed"
+	case r.Header.Get("X-Ms-Version") == "":
+		return nil, 400, "MissingRequiredHeader"
+	}
+	return d, 0, ""
+}
+
+// listPages lists the ranges of pages that were written, some at a time.
+func (c *Cloud) listPages(w http.ResponseWriter, r *http.Request) (int, string) {
+	c.Lock()
+	defer c.Unlock()
+	d, status, code := c.granted(r)
+	if d == nil {
+		return status, code
+	}
+	if c.NoList {
+		return 403, "AuthorizationPermissionMismatch"
+	}
+	from, err := strconv.ParseInt("0"+r.URL.Query().Get("marker"), 10, 64)
+	if err != nil {
+		return 400, "InvalidQueryParameterValue"
+	}
+	var b bytes.Buffer
+	b.WriteString("<?xml version=\"1.0\" encoding=\"utf-8\"?><PageList>")
+	next, listed := "", 0
+	for _, at := range slices.Sorted(maps.Keys(d.pages)) {
+		if at < from || d.pages[at-512] != nil && at != from {
+			continue
+		}
+		if listed == 3 { // the real one lists thousands
+			next = strconv.FormatInt(at, 10)
+			break
+		}
+		end := at
+		for d.pages[end] != nil {
+			end += 512
+		}
+		fmt.Fprintf(&b, "<PageRange><Start>%d</Start><End>%d</End></PageRange>", at, end-1)
+		listed++
+	}
+	fmt.Fprintf(&b, "<NextMarker>%s</NextMarker></PageList>", next)
+	w.Header().Set("Content-Type", "application/xml")
+	_, _ = w.Write(b.Bytes())
+	return 200, ""
+}
+
+// clearPages makes pages as if they were never written.
+func (c *Cloud) clearPages(_ http.ResponseWriter, r *http.Request) (int, string) {
+	c.Lock()
+	defer c.Unlock()
+	d, status, code := c.granted(r)
+	if d == nil {
+		return status, code
+	}
+	from, to, ok := parseRange(r.Header.Get("X-Ms-Range"), r.Header.Get("Range"))
+	switch {
+	case r.Method != "PUT" || r.URL.Query().Get("comp") != "page":
+		return 400, "UnsupportedHttpVerb"
+	case !ok || from%512 != 0 || (to+1)%512 != 0 || to < from || to >= d.size:
+		return 416, "InvalidPageRange"
+	case r.ContentLength > 0:
+		return 400, "InvalidHeaderValue"
+	}
+	for at := from; at < to; at += 512 {
+		delete(d.pages, at)
+	}
+	c.clears++
+	return 201, ""
+}
+
+// Pieces returns how many writes of pages were taken.
+func (c *Cloud) Pieces() int {
+	c.Lock()
+	defer c.Unlock()
+	return c.writes
+}
+
+// Clears returns how often pages were cleared.
+func (c *Cloud) Clears() int {
+	c.Lock()
+	defer c.Unlock()
+	return c.clears
+}
+
+// ForgetPages has all disks lose what was written to them.
+func (c *Cloud) ForgetPages() {
+	c.Lock()
+	defer c.Unlock()
+	for _, d := range c.disks {
+		clear(d.pages)
+	}
+}
+
+// ReplaceDisks has all disks be others of the same names, with the same pages.
+func (c *Cloud) ReplaceDisks() {
+	c.Lock()
+	defer c.Unlock()
+	for _, d := range c.disks {
+		d.properties()["uniqueId"] = token()
+	}
 }
 
 // maxPages is what one Put Page takes, bytes.
@@ -213,23 +332,16 @@ func (c *Cloud) putPage(w http.ResponseWriter, r *http.Request) (int, string) {
 	}
 	c.damage(data)
 	sum := crc64nvme.Checksum(data)
-	name := strings.TrimPrefix(r.URL.Path, "/blobs/")
-	query := r.URL.Query()
 	c.Lock()
 	defer c.Unlock()
-	d := c.disks[name]
+	d, status, code := c.granted(r)
 	if d == nil {
-		return 404, "ResourceNotFound"
-	}
-	if d.sas == "" || query.Get("sig") == "" || !strings.HasSuffix(d.sas, "sig="+query.Get("sig")) {
-		return 403, "AuthenticationFailed"
+		return status, code
 	}
 	from, to, ok := parseRange(r.Header.Get("X-Ms-Range"), r.Header.Get("Range"))
 	switch {
-	case r.Method != "PUT" || query.Get("comp") != "page" || r.Header.Get("X-Ms-Page-Write") != "update":
+	case r.Method != "PUT" || r.URL.Query().Get("comp") != "page" || r.Header.Get("X-Ms-Page-Write") != "update":
 		return 400, "UnsupportedHttpVerb"
-	case r.Header.Get("X-Ms-Version") == "":
-		return 400, "MissingRequiredHeader"
 	case !ok || from%512 != 0 || (to+1)%512 != 0 || to < from:
 		return 416, "InvalidPageRange"
 	case to-from+1 > maxPages:
@@ -248,6 +360,10 @@ func (c *Cloud) putPage(w http.ResponseWriter, r *http.Request) (int, string) {
 			continue
 		}
 		d.pages[from+at] = slices.Clone(data[at : at+512])
+	}
+	c.writes++
+	if c.OnWrite != nil {
+		c.OnWrite(c.writes)
 	}
 	w.Header().Set("X-Ms-Content-Crc64", encodeCRC(sum))
 	return 201, ""
