@@ -19,24 +19,29 @@ type sink struct {
 	data []raw.Extent // not passed yet
 }
 
-// Data writes those clusters of p that the tables name.
+// Data writes those clusters of p that the tables name, and what lies behind each other at once.
 func (s *sink) Data(offset int64, p []byte) error {
 	if err := s.begin(); err != nil {
 		return err
 	}
-	return raw.Clusters(offset, p, func(offset int64, cluster []byte) error {
-		for len(s.data) > 0 && s.data[0].Offset+s.data[0].Length <= offset {
-			s.data = s.data[1:]
+	for end := offset + int64(len(p)); len(s.data) > 0 && s.data[0].Offset < end; s.data = s.data[1:] {
+		e := s.data[0]
+		until := e.Offset + e.Length
+		if from, to := max(e.Offset, offset), min(until, end); from < to {
+			if _, err := s.w.Write(p[from-offset : to-offset]); err != nil {
+				return err
+			}
 		}
-		if len(s.data) == 0 || offset < s.data[0].Offset {
-			return nil
+		if until > end {
+			return nil // more of it comes
 		}
-		if _, err := s.w.Write(cluster); err != nil || len(cluster) == clusterSize {
-			return err
+		if rest := until % clusterSize; rest > 0 {
+			if _, err := s.w.Write(filling[rest:]); err != nil {
+				return err
+			}
 		}
-		_, err := s.w.Write(filling[len(cluster):])
-		return err
-	})
+	}
+	return nil
 }
 
 var filling [clusterSize]byte // of the last cluster

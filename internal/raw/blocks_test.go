@@ -7,12 +7,14 @@ import (
 	"crypto/sha512"
 	"encoding/binary"
 	"errors"
+	"io"
 	"math/rand/v2"
 	"os"
 	"sync"
 	"testing"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/internal/raw/sha256pair"
 )
 
 // store keeps the blocks that it was sent.
@@ -133,34 +135,100 @@ func fingerprintOf(image []byte) []byte {
 	return h.Sum(nil)
 }
 
-// TestFingerprintOfPieces gives a sink images of random bytes, zeros and holes in pieces of any length, in one buffer that is written over after each.
+// inPieces gives a sink an image of random bytes, zeros and holes in pieces of any length, in one buffer that is written over after each.
+func inPieces(t *testing.T, seed byte, open func(size int64) raw.Sink) (image []byte) {
+	t.Helper()
+	random := rand.NewChaCha8([32]byte{seed})
+	number := func(n int) int { return int(random.Uint64() % uint64(n)) }
+	image = make([]byte, number(80*raw.Cluster))
+	sink, piece := open(int64(len(image))), make([]byte, 24*raw.Cluster)
+	for at := 0; at < len(image); {
+		n := min((1+number(24))*raw.Cluster, len(image)-at)
+		kind := number(5)
+		if kind == 0 {
+			if err := sink.Hole(int64(at), int64(n)); err != nil {
+				t.Fatal(err)
+			}
+			at += n
+			continue
+		}
+		for from := at; from < at+n; from += raw.Cluster { // of which some stay zeros, where the kind is 1, or all, where it is 4
+			if kind == 2 || kind == 3 || kind == 1 && number(2) == 0 {
+				random.Read(image[from:min(from+raw.Cluster, at+n)])
+			}
+		}
+		copy(piece, image[at:at+n])
+		if err := sink.Data(int64(at), piece[:n]); err != nil {
+			t.Fatal(err)
+		}
+		random.Read(piece)
+		at += n
+	}
+	if err := sink.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return image
+}
+
+// TestFingerprintOfPieces: a sink's fingerprint does not depend on how the image comes.
 func TestFingerprintOfPieces(t *testing.T) {
 	for seed := range byte(40) {
-		random := rand.NewChaCha8([32]byte{seed})
-		number := func(n int) int { return int(random.Uint64() % uint64(n)) }
-		image := make([]byte, number(80*raw.Cluster))
-		sink, piece := raw.NewFingerprint(int64(len(image))), make([]byte, 24*raw.Cluster)
-		for at := 0; at < len(image); {
-			n := min((1+number(24))*raw.Cluster, len(image)-at)
-			kind := number(4)
-			if kind == 0 {
-				sink.Hole(int64(at), int64(n))
-				at += n
-				continue
-			}
-			for from := at; from < at+n; from += raw.Cluster { // of which some stay zeros, where the kind is 1
-				if kind > 1 || number(2) == 0 {
-					random.Read(image[from:min(from+raw.Cluster, at+n)])
-				}
-			}
-			copy(piece, image[at:at+n])
-			sink.Data(int64(at), piece[:n])
-			random.Read(piece)
-			at += n
-		}
-		sink.Close()
+		var sink *raw.Fingerprint
+		image := inPieces(t, seed, func(size int64) raw.Sink { sink = raw.NewFingerprint(size); return sink })
 		if !bytes.Equal(sink.Sum(), fingerprintOf(image)) {
 			t.Errorf("seed %d: the sink has another fingerprint of %d bytes", seed, len(image))
+		}
+	}
+}
+
+// scribe writes a head of a block's size, then either all that it is given, or what it is given of clusters that are not zero.
+type scribe struct {
+	w    io.Writer
+	all  bool
+	head []byte
+}
+
+func (s *scribe) Data(offset int64, p []byte) error {
+	s.begin()
+	if s.all {
+		_, err := s.w.Write(p)
+		return err
+	}
+	return raw.Clusters(offset, p, func(_ int64, cluster []byte) (err error) {
+		if !raw.Zero(cluster) {
+			_, err = s.w.Write(cluster)
+		}
+		return err
+	})
+}
+
+func (s *scribe) begin() {
+	s.w.Write(s.head)
+	s.head = nil
+}
+
+func (s *scribe) Hole(int64, int64) error { return nil }
+func (s *scribe) Close() error            { s.begin(); return nil }
+
+// TestHashed: whatever the other sink writes of an image, the fingerprint is the image's and the hash that of what was written.
+func TestHashed(t *testing.T) {
+	if sha256pair.NewStream() == nil {
+		t.Skip("the processor has no instructions for SHA-256")
+	}
+	for seed := range byte(40) {
+		print, stream, wrote := new(raw.Fingerprint), sha256pair.NewStream(), new(bytes.Buffer)
+		image := inPieces(t, seed, func(size int64) raw.Sink {
+			print = raw.NewFingerprint(size)
+			return raw.NewHashed(print, stream, func(w io.Writer) raw.Sink {
+				head := bytes.Repeat([]byte{7}, []int{raw.SumBlock, 100, 0}[seed%3])
+				return &scribe{io.MultiWriter(w, wrote), seed%2 == 0, head}
+			})
+		})
+		if !bytes.Equal(print.Sum(), fingerprintOf(image)) {
+			t.Errorf("seed %d: another fingerprint of %d bytes", seed, len(image))
+		}
+		if stream.Sum() != sha256.Sum256(wrote.Bytes()) {
+			t.Errorf("seed %d: another hash of the %d bytes that were written", seed, wrote.Len())
 		}
 	}
 }

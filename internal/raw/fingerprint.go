@@ -67,6 +67,16 @@ func (f *Fingerprint) take(block, within int64, p []byte) {
 	f.block, f.done = block, within+int64(len(p))
 }
 
+// known adds a whole block of which the SHA-256 is known.
+func (f *Fingerprint) known(block int64, p []byte, sum [sha256.Size]byte) {
+	if allZero(p) {
+		return
+	}
+	f.end()
+	f.sums.end()
+	f.sums.write(block, sum)
+}
+
 // end adds the block that was put together.
 func (f *Fingerprint) end() {
 	if f.done == 0 {

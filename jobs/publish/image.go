@@ -2,7 +2,9 @@ package publish
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/sha512"
+	"io"
 	"maps"
 	"os"
 	"strconv"
@@ -13,6 +15,7 @@ import (
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/internal/progress"
 	"salsa.debian.org/cloud-team/debcloud/internal/raw"
+	"salsa.debian.org/cloud-team/debcloud/internal/raw/sha256pair"
 )
 
 // Image is an image that passed the gates of Publish: one that was just built, or one that was published before and is
@@ -95,6 +98,25 @@ func (i *Image) Close() error {
 // is done. The error for an image that is not its documents' is of kind fault.Input. Sinks may be
 // closed by then, so what they wrote is made visible only after Copy returned without an error.
 func (i *Image) Copy(ctx context.Context, doing string, sinks ...raw.Sink) error {
+	return i.copy(ctx, doing, append([]raw.Sink{i.check()}, sinks...))
+}
+
+// CopyHashed is Copy, and hashes what one more sink writes, with the SHA-256 that it returns. That takes little longer than to
+// compare the image with its documents.
+func (i *Image) CopyHashed(ctx context.Context, doing string, hashed func(io.Writer) raw.Sink, sinks ...raw.Sink) ([]byte, error) {
+	want, stream := i.Build.Metadata.Fingerprint(), sha256pair.NewStream()
+	if want == "" || stream == nil {
+		h := sha256.New()
+		err := i.Copy(ctx, doing, append(sinks, hashed(h))...)
+		return h.Sum(nil), err
+	}
+	f := raw.NewFingerprint(i.Size())
+	err := i.copy(ctx, doing, append(sinks, i.demand(f, want, raw.NewHashed(f, stream, hashed))))
+	sum := stream.Sum()
+	return sum[:], err
+}
+
+func (i *Image) copy(ctx context.Context, doing string, sinks []raw.Sink) error {
 	f, err := i.Open(ctx)
 	if err != nil {
 		return err
@@ -105,7 +127,7 @@ func (i *Image) Copy(ctx context.Context, doing string, sinks ...raw.Sink) error
 	}
 	task := progress.Start(ctx, doing+" "+i.Name(), size, true)
 	defer task.Abort()
-	if err := raw.Copy(ctx, f, extents, size, task.Add, append([]raw.Sink{i.check()}, sinks...)...); err != nil {
+	if err := raw.Copy(ctx, f, extents, size, task.Add, sinks...); err != nil {
 		return err
 	}
 	task.Done()
@@ -146,14 +168,21 @@ func (i *Image) Send(ctx context.Context, doing string, u raw.Upload, put func(c
 func (i *Image) check() raw.Sink {
 	if want := i.Build.Metadata.Fingerprint(); want != "" {
 		f := raw.NewFingerprint(i.Size())
-		return &closing{f, func() error {
-			_ = f.Close() // never fails
-			return manifest.DemandSame(i.path, want, manifest.FormatFingerprint(f.Sum()))
-		}}
+		return i.demand(f, want, f)
 	}
 	h := sha512.New()
 	return &closing{raw.Digest{Hash: h}, func() error {
 		return manifest.DemandSame(i.path, i.Digest.String(), manifest.Digest(h.Sum(nil)).String())
+	}}
+}
+
+// demand is sink, which makes the fingerprint f, and fails at its end where that is not the wanted one.
+func (i *Image) demand(f *raw.Fingerprint, want string, sink raw.Sink) raw.Sink {
+	return &closing{sink, func() error {
+		if err := sink.Close(); err != nil {
+			return err
+		}
+		return manifest.DemandSame(i.path, want, manifest.FormatFingerprint(f.Sum()))
 	}}
 }
 

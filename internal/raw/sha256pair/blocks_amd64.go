@@ -18,3 +18,8 @@ func cpuid(leaf uint32) (a, b uint32)
 //
 //go:noescape
 func blocks(states *[2]state, a, b *byte, n int)
+
+// twice takes states over n more blocks of one text, n > 0.
+//
+//go:noescape
+func twice(states *[2]state, text *byte, n int)

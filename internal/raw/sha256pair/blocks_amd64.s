@@ -123,6 +123,62 @@ block:
 	JNZ  block
 	RET
 
+// TWICE does 4 rounds with the words m in both states.
+#define TWICE(k, m) \
+	MOVO        m, X0         \
+	PADDD       k(AX), X0     \
+	SHA256RNDS2 X0, X1, X2    \
+	SHA256RNDS2 X0, X7, X8    \
+	PSHUFD      $0x0e, X0, X0 \
+	SHA256RNDS2 X0, X2, X1    \
+	SHA256RNDS2 X0, X8, X7
+
+#define TWICEFIRST(at, m) \
+	LOAD(at, SI, m) \
+	TWICE(at, m)
+
+#define TWICESTEP(k, m0, m1, m2, m3) \
+	NEXT(m0, m1, m2, m3) \
+	TWICE(k, m0)
+
+// func twice(states *[2]state, text *byte, n int)
+TEXT ·twice(SB), NOSPLIT, $0-24
+	MOVQ  states+0(FP), DI
+	MOVQ  text+8(FP), SI
+	MOVQ  n+16(FP), CX
+	LEAQ  constants<>(SB), AX
+	MOVOU swap<>(SB), X15
+	MOVOU 0(DI), X1
+	MOVOU 16(DI), X2
+	MOVOU 32(DI), X7
+	MOVOU 48(DI), X8
+
+block:
+	TWICEFIRST(0, X3)
+	TWICEFIRST(16, X4)
+	TWICEFIRST(32, X5)
+	TWICEFIRST(48, X6)
+	TWICESTEP(64, X3, X4, X5, X6)
+	TWICESTEP(80, X4, X5, X6, X3)
+	TWICESTEP(96, X5, X6, X3, X4)
+	TWICESTEP(112, X6, X3, X4, X5)
+	TWICESTEP(128, X3, X4, X5, X6)
+	TWICESTEP(144, X4, X5, X6, X3)
+	TWICESTEP(160, X5, X6, X3, X4)
+	TWICESTEP(176, X6, X3, X4, X5)
+	TWICESTEP(192, X3, X4, X5, X6)
+	TWICESTEP(208, X4, X5, X6, X3)
+	TWICESTEP(224, X5, X6, X3, X4)
+	TWICESTEP(240, X6, X3, X4, X5)
+	ADD(0, X1)
+	ADD(16, X2)
+	ADD(32, X7)
+	ADD(48, X8)
+	ADDQ $64, SI
+	DECQ CX
+	JNZ  block
+	RET
+
 // func cpuid(leaf uint32) (a, b uint32)
 TEXT ·cpuid(SB), NOSPLIT, $0-16
 	MOVL leaf+0(FP), AX

@@ -1,4 +1,4 @@
-// Package sha256pair sums two texts by SHA-256 at once. An instruction of the processor's for SHA-256 waits for the one before it, longer than it works:
+// Package sha256pair sums two texts by SHA-256 at once, or one in two ways. An instruction of the processor's for SHA-256 waits for the one before it, longer than it works:
 // a second text fills the gaps, and the two take little more than the half of what they take behind each other.
 package sha256pair
 
@@ -30,12 +30,17 @@ func Sum(a, b []byte) (sumA, sumB [sha256.Size]byte) {
 	return states[0].sum(), states[1].sum()
 }
 
-// last returns what is left of a text behind its whole blocks, padded (FIPS 180-4, 5.1.1), and how many blocks that makes.
+// last returns what is left of a text behind its whole blocks, padded, and how many blocks that makes.
 func last(text []byte) (end [2 * sha256.BlockSize]byte, n int) {
-	rest := copy(end[:], text[len(text)/sha256.BlockSize*sha256.BlockSize:])
-	end[rest] = 0x80
-	n = (rest+8)/sha256.BlockSize + 1
-	binary.BigEndian.PutUint64(end[n*sha256.BlockSize-8:], uint64(len(text))*8)
+	return padded(text[len(text)/sha256.BlockSize*sha256.BlockSize:], int64(len(text)))
+}
+
+// padded returns the end of a text of size bytes, less than a block, with what comes behind it (FIPS 180-4, 5.1.1).
+func padded(rest []byte, size int64) (end [2 * sha256.BlockSize]byte, n int) {
+	at := copy(end[:], rest)
+	end[at] = 0x80
+	n = (at+8)/sha256.BlockSize + 1
+	binary.BigEndian.PutUint64(end[n*sha256.BlockSize-8:], uint64(size)*8)
 	return end, n
 }
 

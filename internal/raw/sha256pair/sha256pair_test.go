@@ -62,3 +62,30 @@ func BenchmarkSum(b *testing.B) {
 		})
 	}
 }
+
+// TestStream writes a text in pieces of every kind, some of which are summed by themselves, and holds all sums against Go's own.
+func TestStream(t *testing.T) {
+	if NewStream() == nil {
+		t.Skip("the processor has no instructions for SHA-256")
+	}
+	text := make([]byte, 1<<20)
+	random := rand.NewChaCha8([32]byte{2})
+	random.Read(text)
+	pick := rand.New(random)
+	for range 300 {
+		s, at := NewStream(), 0
+		for range 1 + pick.IntN(9) {
+			n := []int{pick.IntN(200), 64 * pick.IntN(20), 1 << 16}[pick.IntN(3)]
+			p := text[at : at+n]
+			at += n
+			if pick.IntN(2) == 0 {
+				s.Write(p)
+			} else if got := s.WritePart(p); got != sha256.Sum256(p) {
+				t.Fatalf("%d bytes at %d: %x", n, at-n, got)
+			}
+			if got := s.Sum(); got != sha256.Sum256(text[:at]) {
+				t.Fatalf("the first %d bytes: %x", at, got)
+			}
+		}
+	}
+}

@@ -151,7 +151,7 @@ func (w *work) send(ctx context.Context, id string) (made, error) {
 		r.CloseWithError(cmpError(err, io.ErrClosedPipe)) // so that no one writes to what nobody reads
 		answered <- err
 	}()
-	wrong := w.img.Copy(ctx, "upload to "+w.name, newStreamSink(w.source, pw, pw), newStreamSink(w.source, h, io.NopCloser(nil)))
+	sum, wrong := w.copy(ctx, h, newStreamSink(w.source, pw, pw))
 	if wrong != nil {
 		pw.CloseWithError(wrong)
 	}
@@ -171,11 +171,21 @@ func (w *work) send(ctx context.Context, id string) (made, error) {
 	if err != nil {
 		return made{}, &lostError{w.explain(ctx, "upload image "+id, err)}
 	}
-	sent := made{ID: id, Format: w.settings.format, Algorithm: w.algorithm, Sum: hex.EncodeToString(h.Sum(nil))}
+	sent := made{ID: id, Format: w.settings.format, Algorithm: w.algorithm, Sum: hex.EncodeToString(sum)}
 	if offered {
 		err = w.importStaged(ctx, id)
 	}
 	return sent, err
+}
+
+// copy gives the image to a sink, and returns the hash, by h or quicker, of what another such sink writes.
+func (w *work) copy(ctx context.Context, h hash.Hash, sink raw.Sink) ([]byte, error) {
+	doing, hashed := "upload to "+w.name, func(to io.Writer) raw.Sink { return newStreamSink(w.source, to, io.NopCloser(nil)) }
+	if w.algorithm == "sha256" {
+		return w.img.CopyHashed(ctx, doing, hashed, sink)
+	}
+	err := w.img.Copy(ctx, doing, sink, hashed(h))
+	return h.Sum(nil), err
 }
 
 // importStaged starts the import of staged data, where that was not started before.
