@@ -17,7 +17,7 @@ import (
 )
 
 // hasty waits for milliseconds where patient waits for minutes.
-var hasty = patience{Patience: regions.Patience{Poll: time.Millisecond, PollMost: 5 * time.Millisecond, Tries: 3}, visible: 300 * time.Millisecond, pending: 20 * time.Second, calls: 10, backoff: 2 * time.Millisecond}
+var hasty = patience{Patience: regions.Patience{Poll: time.Millisecond, PollMost: 5 * time.Millisecond, Tries: 3}, visible: time.Second, pending: 20 * time.Second, calls: 10, backoff: 2 * time.Millisecond}
 
 // hastyMarks are blocks between two marks, so few that a small image has some.
 const hastyMarks = 8
