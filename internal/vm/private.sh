@@ -24,7 +24,8 @@ done
 mkdir -p /var/cache/libvirt
 mount --bind "$cache" /var/cache/libvirt
 
-# A /dev/kvm that exists but does not work makes libvirtd probe QEMU anew for each domain.
+# A /dev/kvm that exists but does not work makes libvirtd probe QEMU anew for each domain. What else is in /dev that libvirtd and QEMU use stays:
+# net/tun for interfaces in networks.
 if [ "$kvm" = hide ] && [ -e /dev/kvm ]; then
 	dev=$run/dev
 	mkdir -p "$dev"
@@ -33,7 +34,7 @@ if [ "$kvm" = hide ] && [ -e /dev/kvm ]; then
 		: >"$dev/$node"
 		mount --bind "/dev/$node" "$dev/$node"
 	done
-	for dir in pts shm; do
+	for dir in net pts shm; do
 		mkdir -p "$dev/$dir"
 		[ ! -d "/dev/$dir" ] || mount --rbind "/dev/$dir" "$dev/$dir"
 	done
