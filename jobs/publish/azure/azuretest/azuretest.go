@@ -61,7 +61,7 @@ type Cloud struct {
 
 	writes, clears int // of pages
 
-	pages       string // where page blobs are written
+	bare        string // where page blobs are written, where that is not the server's own address
 	server      *httptest.Server
 	tokens      map[string]bool
 	disks       map[string]*disk
@@ -121,10 +121,11 @@ func New(t testing.TB) *Cloud {
 		Locations: []string{"westeurope", "eastus", "southeastasia"}, Permissions: []string{"*"}, OnSubscription: []string{"*"}, Polls: 1,
 		tokens: map[string]bool{}, disks: map[string]*disk{}, definitions: map[string]resource{}, versions: map[string]*version{}, operations: map[string]*operation{},
 	}
-	c.server = httptest.NewTLSServer(c)
+	// It is complete before it starts: a client in another process may ask at once.
+	c.server = httptest.NewUnstartedServer(c)
 	c.server.Config.ErrorLog = nil
+	c.server.StartTLS()
 	t.Cleanup(c.server.Close)
-	c.pages = c.server.URL
 	return c
 }
 
@@ -132,7 +133,7 @@ func New(t testing.TB) *Cloud {
 func (c *Cloud) Bare(t testing.TB) {
 	s := httptest.NewServer(c)
 	t.Cleanup(s.Close)
-	c.pages = s.URL
+	c.bare = s.URL
 }
 
 // URL is the address of all three services.

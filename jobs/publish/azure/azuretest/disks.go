@@ -2,6 +2,7 @@ package azuretest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -173,7 +174,9 @@ func (c *Cloud) grant(w http.ResponseWriter, r *http.Request, name string, d *di
 			d.properties()["diskState"] = "ActiveUpload"
 			return nil
 		},
-		result: func() any { return map[string]string{"accessSAS": c.pages + "/blobs/" + name + "?" + d.sas} },
+		result: func() any {
+			return map[string]string{"accessSAS": cmp.Or(c.bare, c.server.URL) + "/blobs/" + name + "?" + d.sas}
+		},
 	})
 	return nil
 }
