@@ -2,11 +2,9 @@ package aws
 
 import (
 	"context"
-	"os"
 	"sync"
 	"testing"
 
-	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/aws/awstest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
@@ -34,26 +32,7 @@ func TestKilledInAnUpload(t *testing.T) {
 var many = publishtest.Options{Vendor: "ec2", Size: 64 * blockSize, Every: blockSize, Seed: 2}
 
 // altered is that image with a byte changed in three blocks.
-func altered(t *testing.T) *publish.Image {
-	t.Helper()
-	path := publishtest.Build(t, many)
-	f, err := os.OpenFile(manifest.Base(path)+".raw", os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for block := range int64(3) {
-		if _, err := f.WriteAt([]byte("altered"), block*blockSize); err != nil {
-			t.Fatal(err)
-		}
-	}
-	img, err := publish.Open(publish.Options{BuildPath: path, Type: "daily"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { img.Close() })
-	return img
-}
+var altered = publishtest.Options{Vendor: "ec2", Size: 64 * blockSize, Every: blockSize, Seed: 2, Altered: []int64{0, blockSize, 2 * blockSize}}
 
 // publishCut publishes until all blocks have come, some of which are not acknowledged.
 func (a *account) publishCut(t *testing.T, img *publish.Image, j *journal.Journal) {
@@ -89,7 +68,7 @@ func TestWhatBecameOfAPendingSnapshot(t *testing.T) {
 		t.Run(row.summary, func(t *testing.T) {
 			a, j, cut := newAccount(t, awstest.Settings{}), newJournal(t), img
 			if row.altered {
-				cut = altered(t)
+				cut = publishtest.Image(t, altered)
 			}
 			a.publishCut(t, cut, j)
 			pending := a.Snapshots("us-east-1")

@@ -3,10 +3,8 @@ package azure
 import (
 	"bytes"
 	"context"
-	"os"
 	"testing"
 
-	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/publishtest"
@@ -32,26 +30,7 @@ func TestKilledInAnUpload(t *testing.T) { publishtest.Killed(t, suite) }
 var many = publishtest.Options{Vendor: "azure", Size: 16 * blockSize, Every: blockSize, Seed: 2}
 
 // altered is that image with a byte changed in its second block, and one where it has zeros.
-func altered(t *testing.T) *publish.Image {
-	t.Helper()
-	path := publishtest.Build(t, many)
-	f, err := os.OpenFile(manifest.Base(path)+".raw", os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for _, at := range []int64{blockSize, 3*blockSize - 512} {
-		if _, err := f.WriteAt([]byte("altered"), at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	img, err := publish.Open(publish.Options{BuildPath: path, Type: "daily"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { img.Close() })
-	return img
-}
+var altered = publishtest.Options{Vendor: "azure", Size: 16 * blockSize, Every: blockSize, Seed: 2, Altered: []int64{blockSize, 3*blockSize - 512}}
 
 // TestWhatBecameOfADisk: whatever happened to it since the upload was cut, the image is what it should be in the end, and no page is taken for right that is not.
 func TestWhatBecameOfADisk(t *testing.T) {
@@ -73,7 +52,7 @@ func TestWhatBecameOfADisk(t *testing.T) {
 		t.Run(row.summary, func(t *testing.T) {
 			f, j, cut := newFake(t), openJournal(t), img
 			if row.altered {
-				cut = altered(t)
+				cut = testImage(t, altered)
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			f.WhenPieces(blocks, cancel) // some are not acknowledged, then

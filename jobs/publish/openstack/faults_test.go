@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
-	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 	"salsa.debian.org/cloud-team/debcloud/internal/target"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish"
 	"salsa.debian.org/cloud-team/debcloud/jobs/publish/journal"
@@ -212,21 +210,8 @@ func TestAlteredBySHA256(t *testing.T) {
 		f.target.Regions = []string{"north"}
 		f.Regions["north"].Hash = "sha256"
 		f.Regions["north"].Put(map[string]any{"name": "cirros", "owner": "someone", "visibility": "public", "os_hash_algo": "sha256", "os_hash_value": "00"})
-		build := publishtest.Build(t, publishtest.Options{})
-		disk, err := os.OpenFile(manifest.Base(build)+".raw", os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := disk.WriteAt([]byte("another byte"), at); err != nil {
-			t.Fatal(err)
-		}
-		disk.Close()
-		img, err := publish.Open(publish.Options{BuildPath: build, Stage: publish.Private, Type: "daily"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer img.Close()
-		_, err = f.Publisher(t, &publishtest.Line{}, j).Publish(t.Context(), img, publish.Private)
+		img := publishtest.Image(t, publishtest.Options{Altered: []int64{at}})
+		_, err := f.Publisher(t, &publishtest.Line{}, j).Publish(t.Context(), img, publish.Private)
 		if fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), "altered") {
 			t.Errorf("altered at %d: the error is %v", at, err)
 		}

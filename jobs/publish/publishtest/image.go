@@ -24,6 +24,7 @@ type Options struct {
 	Seed    byte             // images of another seed have other contents
 	Suites  []string         // suites that passed beside check and boot
 	Every   int64            // bytes, after each of which there is a sector of noise, too; 0: none
+	Altered []int64          // bytes at which the image is not what its documents say
 }
 
 func (o Options) filled() Options {
@@ -51,6 +52,7 @@ func Build(t testing.TB, o Options) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	alter(t, base+".raw", o.Altered)
 	b := &manifest.Build{Header: manifest.Header{APIVersion: manifest.APIVersion, Kind: "Build"}}
 	b.Metadata.Labels = map[string]string{
 		manifest.LabelArch: o.Arch, manifest.LabelDist: "debian", manifest.LabelRelease: "trixie",
@@ -87,6 +89,21 @@ func Image(t testing.TB, o Options) *publish.Image {
 	}
 	t.Cleanup(func() { img.Close() })
 	return img
+}
+
+// alter writes into an image what none of writeImage has.
+func alter(t testing.TB, path string, at []int64) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, offset := range at {
+		if _, err := f.WriteAt([]byte("altered"), offset); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // writeImage makes text, a hole, some noise, a hole and a last sector.
