@@ -37,7 +37,8 @@ type ecsImage struct {
 	Progress           string
 	CreationTime       string
 	IsPublic           bool
-	Size               int // GiB
+	Usage              string // "instance" where a machine of the account uses it, else "none"
+	Size               int    // GiB
 	Features           struct{ NvmeSupport, ImdsSupport string }
 	DiskDeviceMappings struct {
 		DiskDeviceMapping []struct {

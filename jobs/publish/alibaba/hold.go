@@ -95,6 +95,9 @@ func imageItem(region string, i *ecsImage) holding.Item {
 	if it.Ours && (i.Status == failed || tags[tagSource] != "") {
 		it.Kind, it.Family, it.State, it.Since = holding.Snapshot, "", holding.Current, it.Created
 	}
+	if i.Usage == "instance" {
+		it.ReferencedBy = append(it.ReferencedBy, "a machine of the account")
+	}
 	for _, m := range i.DiskDeviceMappings.DiskDeviceMapping {
 		if m.SnapshotID != "" {
 			it.RefersTo = append(it.RefersTo, m.SnapshotID)

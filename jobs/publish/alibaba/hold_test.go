@@ -65,8 +65,14 @@ func TestRetire(t *testing.T) {
 	}
 	demandFault(t, p.Delete(t.Context(), snapshot), fault.Input, "is used by an image or a disk and stays")
 	a.ChangeImage(frankfurt, hidden.ID, func(i *alibabatest.Image) { i.Used = true })
+	if by := items(t, p)["image 20260814-1 "+frankfurt].ReferencedBy; len(by) != 1 {
+		t.Errorf("an image that a machine uses is referenced by %q", by)
+	}
 	demandFault(t, p.Delete(t.Context(), hidden), fault.Input, "is used and stays")
 	a.ChangeImage(frankfurt, hidden.ID, func(i *alibabatest.Image) { i.Used = false })
+	if by := items(t, p)["image 20260814-1 "+frankfurt].ReferencedBy; len(by) != 0 {
+		t.Errorf("an image that nothing uses is referenced by %q", by)
+	}
 	twice("delete the image", func() error { return p.Delete(t.Context(), hidden) })
 	twice("delete the snapshot", func() error { return p.Delete(t.Context(), snapshot) })
 	if dump := a.Dump(t); strings.Contains(dump, frankfurt+" image debian-13-genericcloud-amd64-daily-20260814-1") || strings.Count(dump, frankfurt+" snapshot") != 1 {

@@ -212,9 +212,13 @@ func describe(i *Image, tags map[string]string) map[string]any {
 	if i.Snapshot != "" {
 		disks = append(disks, map[string]any{"SnapshotId": i.Snapshot, "Type": "system", "Size": strconv.Itoa(i.Size), "Device": "/dev/xvda", "Encrypted": false})
 	}
+	usage := "none"
+	if i.Used {
+		usage = "instance"
+	}
 	return map[string]any{
 		"ImageId": i.ID, "ImageName": i.Name, "ImageFamily": i.Family, "Description": i.Description, "Architecture": i.Architecture, "BootMode": i.BootMode, "Status": i.Status,
-		"IsPublic": i.Public, "Size": i.Size, "CreationTime": i.Created.Format("2006-01-02T15:04:05Z"), "ImageOwnerAlias": "self", "IsCopied": i.Copied,
+		"IsPublic": i.Public, "Size": i.Size, "CreationTime": i.Created.Format("2006-01-02T15:04:05Z"), "ImageOwnerAlias": "self", "IsCopied": i.Copied, "Usage": usage,
 		"Features":           map[string]string{"NvmeSupport": i.Nvme, "ImdsSupport": i.Imds},
 		"DiskDeviceMappings": map[string]any{"DiskDeviceMapping": disks}, "Tags": map[string]any{"Tag": tagList(tags)},
 	}
