@@ -31,16 +31,23 @@ type poolService struct {
 // newPoolBed is a host whose settings want one VM ready, with metrics at a free port.
 func newPoolBed(t testing.TB) (*runnertest.Bed, string) {
 	t.Helper()
+	more, metrics := poolSettings(t, "tiny")
+	return runnertest.NewBed(t, runnertest.Options{Image: testGuest(t), More: more}), metrics
+}
+
+// poolSettings want one VM of that image ready, with metrics at a free port, whose URL is returned.
+func poolSettings(t testing.TB, image string) (settings, metrics string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	return runnertest.NewBed(t, runnertest.Options{Image: testGuest(t), More: fmt.Sprintf(`
-warm_pool: {check: 10s, vms: [{image: tiny, refs: unprotected, count: 1}]}
+	return fmt.Sprintf(`
+warm_pool: {check: 10s, vms: [{image: %s, refs: unprotected, count: 1}]}
 metrics: {address: %q}
-`, address)}), "http://" + address + "/metrics"
+`, image, address), "http://" + address + "/metrics"
 }
 
 func startPool(t testing.TB, b *runnertest.Bed, metrics string) *poolService {
@@ -49,6 +56,11 @@ func startPool(t testing.TB, b *runnertest.Bed, metrics string) *poolService {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return startPoolOf(t, program, b, metrics)
+}
+
+func startPoolOf(t testing.TB, program string, b *runnertest.Bed, metrics string) *poolService {
+	t.Helper()
 	s := &poolService{bed: b, metrics: metrics, cmd: exec.Command(program, "executor", "pool", "--settings", b.Settings)}
 	s.cmd.Stderr = &s.stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -134,10 +146,20 @@ func scrape(t testing.TB, url string) string {
 	return string(text)
 }
 
-// BenchmarkPrepareWarm holds a prepare that claims a VM against one that boots it.
+// BenchmarkPrepareWarm holds a prepare that claims a VM against one that boots it: at most 0.05 of it.
 func BenchmarkPrepareWarm(b *testing.B) {
-	bed, metrics := newPoolBed(b)
-	r := newRunner(b, bed)
+	b.Run("tiny", func(b *testing.B) {
+		bed, metrics := newPoolBed(b)
+		benchWarm(b, newRunner(b, bed), bed, metrics)
+	})
+	b.Run("runner", func(b *testing.B) {
+		more, metrics := poolSettings(b, "runner")
+		image := newRunnerImage(b, runnertest.Options{More: more + "images: {runner: {limits: {default: {cpus: 2, memory: 1GiB, disk: 6GiB}}}}\ndefault_image: runner\n"})
+		benchWarm(b, image.runner, image.bed, metrics)
+	})
+}
+
+func benchWarm(b *testing.B, r *runnertest.Runner, bed *runnertest.Bed, metrics string) {
 	prepare := func() float64 {
 		o := r.Play(context.Background(), newJob(script("build_script", "true\n")))
 		if o.State != "success" {
@@ -148,7 +170,7 @@ func BenchmarkPrepareWarm(b *testing.B) {
 	var cold, warm float64
 	for b.Loop() {
 		cold += prepare()
-		s := startPool(b, bed, metrics)
+		s := startPoolOf(b, r.Driver[0], bed, metrics)
 		s.ready(b)
 		time.Sleep(2 * time.Second) // the boot's last work is done
 		warm += prepare()
