@@ -23,7 +23,7 @@ import (
 // beddedDriver works with a libvirtd of its own, whose VMs never run.
 func beddedDriver(t *testing.T) (*Driver, *runnertest.Bed) {
 	t.Helper()
-	image := filepath.Join(t.TempDir(), "image.raw")
+	image := filepath.Join(runnertest.OpenDir(t), "image.raw")
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}

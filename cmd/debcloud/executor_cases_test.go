@@ -134,7 +134,7 @@ func TestExecutorCancels(t *testing.T) {
 
 // What prepare refuses for good, what it tries again, and how long it waits.
 func TestExecutorPrepares(t *testing.T) {
-	dir := t.TempDir()
+	dir := runnertest.OpenDir(t)
 	deaf := filepath.Join(dir, "deaf.raw")
 	if err := os.WriteFile(deaf, make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ ip -4 -o route show default
 
 // An image that gets a seed may lack git.
 func TestExecutorWithoutGit(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "bare.raw")
+	path := filepath.Join(runnertest.OpenDir(t), "bare.raw")
 	runnertest.Changed(t, testGuest(t), path, "rm -f /usr/bin/git\n")
 	b := runnertest.NewBed(t, runnertest.Options{More: fmt.Sprintf("images: {plain: {file: %s, format: raw, seed: nocloud}}\n", path)})
 	job := newJob(script("build_script", "command -v git || echo ran without\n"))

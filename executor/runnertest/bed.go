@@ -35,6 +35,16 @@ type Options struct {
 	More string
 }
 
+// OpenDir is a temporary directory whose files QEMU reaches, as a Bed's runs as a user of its own.
+func OpenDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
 // NewBed starts one.
 func NewBed(t testing.TB, o Options) *Bed {
 	t.Helper()
@@ -51,6 +61,9 @@ func NewBed(t testing.TB, o Options) *Bed {
 	b := &Bed{
 		Dir: dir, Settings: filepath.Join(dir, "executor.yaml"), Pool: filepath.Join(dir, "pool"), State: filepath.Join(dir, "state"),
 		Run: filepath.Join(dir, "run"), Temp: filepath.Join(dir, "tmp"), Log: filepath.Join(dir, "host.log"),
+	}
+	if err := os.Chmod(dir, 0o711); err != nil {
+		t.Fatal(err)
 	}
 	for _, d := range []string{daemon, b.Pool, b.State, b.Run, b.Temp} {
 		if err := os.Mkdir(d, 0o755); err != nil {

@@ -22,7 +22,7 @@ const kernelPackage = "linux-image-cloud-amd64"
 
 // Image returns the path of a disk image (qcow2) of a tiny guest that boots in seconds, also emulated: Debian's cloud kernel
 // and busybox, bash and git, and the programs of a directory in /usr/local/bin, of which debcloud is its agent. It is made
-// once for the same programs and kept in the user's cache.
+// once for the same programs and kept in the user's cache, of which this is a copy that QEMU's user reaches.
 func Image(t testing.TB, programs string) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -33,11 +33,18 @@ func Image(t testing.TB, programs string) string {
 		t.Fatal(err)
 	}
 	dir := filepath.Join(cache, "debcloud", "test-guest")
-	kernel := kernelDir(t, dir)
 	image := filepath.Join(dir, "guest-"+fingerprint(t, programs)+".qcow2")
-	if _, err := os.Stat(image); err == nil {
-		return image
+	if _, err := os.Stat(image); err != nil {
+		makeImage(t, dir, programs, image)
 	}
+	copied := filepath.Join(OpenDir(t), filepath.Base(image))
+	output(t, "", "cp", "--reflink=auto", image, copied)
+	return copied
+}
+
+func makeImage(t testing.TB, dir, programs, image string) {
+	t.Helper()
+	kernel := kernelDir(t, dir)
 	old, _ := filepath.Glob(filepath.Join(dir, "guest-*.qcow2"))
 	for _, path := range old { // younger ones may be in use beside us
 		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > 24*time.Hour {
@@ -45,7 +52,6 @@ func Image(t testing.TB, programs string) string {
 		}
 	}
 	output(t, "", "sh", "-c", imageScript, "image.sh", kernel, programs, image)
-	return image
 }
 
 // fingerprint tells images with other contents apart.

@@ -17,7 +17,11 @@ var bootSector []byte
 // guestImage is a disk with the guest of testdata/guest.S.
 func guestImage(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "guest.raw")
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { // a lasting domain's QEMU runs as a user of its own
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "guest.raw")
 	if err := os.WriteFile(path, bootSector, 0o444); err != nil {
 		t.Fatal(err)
 	}

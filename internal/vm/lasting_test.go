@@ -25,6 +25,9 @@ func startPrivate(t *testing.T, network bool) *Private {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(dir, 0o711); err != nil { // for QEMU's user
+		t.Fatal(err)
+	}
 	p, err := StartPrivate(testContext(t, time.Minute), dir, network)
 	if err != nil {
 		t.Fatal(err)

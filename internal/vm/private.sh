@@ -48,6 +48,16 @@ cat >/etc/libvirt/libvirtd.conf <<-'END'
 	auth_unix_rw = "none"
 	unix_sock_rw_perms = "0700"
 END
+if [ "$kind" = lasting ]; then
+	# QEMU runs as the package configures it: as a user of its own, to whom libvirt gives the disks, in a mount namespace with few devices.
+	# Its cgroups would show outside.
+	echo 'cgroup_controllers = []' >/etc/libvirt/qemu.conf
+	printf 'max_size = 262144\nmax_backups = 2\n' >/etc/libvirt/virtlogd.conf
+	virtlogd -d -f /etc/libvirt/virtlogd.conf -p /run/libvirt/virtlogd.pid
+	# The loopback of a network namespace of its own is down.
+	ip link set lo up
+	exec tini -s -- sh -c 'while :; do libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid || sleep 0.1; done'
+fi
 # QEMU runs as root and nothing is given to it by chown: images are read where and as they are. QEMU writes its own
 # log, so that no virtlogd is needed. Its seccomp sandbox stays on.
 cat >/etc/libvirt/qemu.conf <<-'END'
@@ -62,13 +72,5 @@ cat >/etc/libvirt/qemu.conf <<-'END'
 	stdio_handler = "file"
 	max_core = 0
 END
-if [ "$kind" = lasting ]; then
-	sed -i 's/^stdio_handler.*/stdio_handler = "logd"/' /etc/libvirt/qemu.conf
-	printf 'max_size = 262144\nmax_backups = 2\n' >/etc/libvirt/virtlogd.conf
-	virtlogd -d -f /etc/libvirt/virtlogd.conf -p /run/libvirt/virtlogd.pid
-	# The loopback of a network namespace of its own is down.
-	ip link set lo up
-	exec tini -s -- sh -c 'while :; do libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid || sleep 0.1; done'
-fi
 # libvirt waits for each helper's zombie: the first process has to reap, at once.
 exec tini -s -- libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/libvirtd.pid
