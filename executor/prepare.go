@@ -394,7 +394,7 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 	if warm {
 		identity = newIdentity(identity)
 	}
-	bounded, cancel := d.upInTime(ctx)
+	bounded, cancel := d.upInTime(ctx, 0)
 	defer cancel()
 	if err := s.Identify(bounded, identity); err != nil {
 		return d.diagnose(ctx, name, err)
@@ -402,28 +402,51 @@ func (d *Driver) furnish(ctx context.Context, name string, o order, warm bool) e
 	if warm {
 		return nil // the pool has outfitted it
 	}
-	return d.outfit(ctx, s, name, o.image)
+	return d.outfit(ctx, s, name, o.image, d.Settings.NetworkFor(o.job.Class))
 }
 
 // upInTime bounds what comes between the agent's first answer and the first stage.
-func (d *Driver) upInTime(ctx context.Context) (context.Context, context.CancelFunc) {
+// more is for what begins when the system is up.
+func (d *Driver) upInTime(ctx context.Context, more time.Duration) (context.Context, context.CancelFunc) {
 	limit := d.bootLimit(ctx)
-	return context.WithTimeoutCause(ctx, limit, fmt.Errorf("its agent answers, but its system was not up %v later", limit))
+	return context.WithTimeoutCause(ctx, limit+more, fmt.Errorf("its agent answers, but its system was not up %v later", limit))
 }
 
 // outfitScript waits for the system, because the agent answers before it is up, makes directories, and prints the programs that
-// are missing.
+// are missing. Then it waits for the network, so many seconds: a route out and, from systemd-resolved, which fails at once before, a name
+// server.
 const outfitScript = `if [ -d /run/systemd/system ]; then
 	case $(systemctl is-system-running --wait 2>/dev/null) in maintenance) exit 4 ;; esac
 fi
 mkdir -p %s || exit 3
-for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done`
+for p in bash git gitlab-runner; do command -v $p >/dev/null || printf '%%s ' $p; done
+online() {
+	to=
+	while read -r _ to _; do [ "$to" != 00000000 ] || break; done </proc/net/route
+	[ "$to" = 00000000 ] && { [ ! -e /run/systemd/resolve/resolv.conf ] || grep -q ^nameserver /run/systemd/resolve/resolv.conf; }
+}
+limit=%d
+read -r up _ </proc/uptime
+end=$((${up%%.*} + limit))
+until [ $limit = 0 ] || online; do
+	read -r up _ </proc/uptime
+	if [ ${up%%.*} -ge $end ]; then echo %s; break; fi
+	sleep 0.1
+done`
 
-// outfit makes Runner's directories and asks for the programs that Runner's scripts call.
-func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name, image string) error {
-	script := fmt.Sprintf(outfitScript, guest.Quote(d.Settings.Guest.BuildsDir)+" "+guest.Quote(d.Settings.Guest.CacheDir))
+// offline is what outfitScript prints where there is no network in time. It is no program's name.
+const offline = "/network"
+
+// outfit makes Runner's directories, asks for the programs that Runner's scripts call, and waits for the network, if there is to be one.
+func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name, image string, network settings.Network) error {
+	var forNetwork time.Duration
+	if network.Mode != settings.None {
+		forNetwork = d.Settings.Agent.Connect
+	}
+	directories := guest.Quote(d.Settings.Guest.BuildsDir) + " " + guest.Quote(d.Settings.Guest.CacheDir)
+	script := fmt.Sprintf(outfitScript, directories, int(forNetwork.Seconds()), offline)
 	var out, said strings.Builder
-	bounded, cancel := d.upInTime(ctx)
+	bounded, cancel := d.upInTime(ctx, forNetwork)
 	defer cancel()
 	err := s.Exec(bounded, guest.Command{Args: []string{"sh", "-c", script}, Stdout: &out, Stderr: &said})
 	if own, ok := errors.AsType[*guest.ExitError](err); ok && own.Code != 4 {
@@ -434,7 +457,13 @@ func (d *Driver) outfit(ctx context.Context, s *guest.SSH, name, image string) e
 	if err != nil {
 		return d.diagnose(ctx, name, err)
 	}
-	return d.without(image, strings.Fields(out.String()))
+	missing := strings.Fields(out.String())
+	if i := slices.Index(missing, offline); i >= 0 {
+		missing = slices.Delete(missing, i, i+1)
+		d.say("the virtual machine has no network %v after its system was up, and goes on without", forNetwork)
+		d.Log.WarnContext(ctx, "a virtual machine has no network", "domain", name, "image", image, "network", network.Name, "mode", network.Mode)
+	}
+	return d.without(image, missing)
 }
 
 // without judges what an image lacks of the programs that Runner's scripts call. One that gets a seed was not made for jobs: it may

@@ -80,7 +80,7 @@ func (d *Driver) bootWarm(ctx context.Context, spec vm.LastingSpec, mark Mark, n
 	}
 	s, err := d.agent(ctx, spec.Name, mark.Secret, d.bootLimit(ctx))
 	if err == nil {
-		err = d.outfit(ctx, s, spec.Name, mark.Image)
+		err = d.outfit(ctx, s, spec.Name, mark.Image, d.Settings.NetworkFor(mark.Class))
 		_ = s.Close()
 	}
 	if err != nil {

@@ -151,13 +151,13 @@ type Console struct {
 	Keep time.Duration `yaml:"keep"`
 }
 
-// Agent bounds the waits for the agent in the VM.
+// Agent bounds the waits for the agent in the VM, and for the network.
 type Agent struct {
 	// Boot is from power-on until the agent answers, with KVM.
 	Boot time.Duration `yaml:"boot"`
 	// BootEmulated is the same without KVM.
 	BootEmulated time.Duration `yaml:"boot_emulated"`
-	// Connect is for each later connection.
+	// Connect is for each later connection, and for the network when the system is up.
 	Connect time.Duration `yaml:"connect"`
 }
 

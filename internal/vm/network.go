@@ -82,6 +82,8 @@ func natXML(name string, subnet netip.Prefix) (string, error) {
 			Address: gateway.String(), Netmask: net.IP(mask).String(),
 			DHCP: &libvirtxml.NetworkDHCP{Ranges: []libvirtxml.NetworkDHCPRange{pool}},
 		}},
+		// dnsmasq would ping an address for three seconds before it offers it: the ports are isolated, nobody there can have taken it.
+		DnsmasqOptions: &libvirtxml.NetworkDnsmasqOptions{Option: []libvirtxml.NetworkDnsmasqOption{{Value: "no-ping"}}},
 	}
 	return x.Marshal()
 }
