@@ -75,6 +75,8 @@ type check struct {
 	settings *settings.Settings
 	host     Host
 	findings []Finding
+	// qemuUser is the uid as which libvirt runs QEMU. 0: root's, or libvirt was not asked.
+	qemuUser int
 }
 
 func (c *check) ok(subject, format string, args ...any) { c.note(subject, OK, "", format, args...) }
@@ -136,6 +138,7 @@ func (c *check) libvirt() {
 		return
 	}
 	c.ok("libvirtd", "libvirt %s, QEMU %s", s.Libvirt, s.QEMU)
+	c.qemuUser = s.User
 	c.defined("storage pool "+c.settings.Pool.Name, s.Pools, c.settings.Pool.Name)
 	nat := c.natNetworks()
 	for _, name := range slices.Sorted(maps.Keys(nat)) {
@@ -200,6 +203,7 @@ func (c *check) images() {
 				c.lack(subject, "", "%s is no regular file", i.File)
 			} else {
 				c.fits(subject, name, i.File, i.Format, i.File)
+				c.reach(subject, i.File)
 			}
 			continue
 		}
@@ -286,6 +290,9 @@ func (c *check) directories() {
 			continue
 		}
 		c.directory(subject, dir, info)
+		if d[0] == "pool" {
+			c.reach(subject, dir)
+		}
 	}
 }
 

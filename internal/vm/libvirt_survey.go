@@ -12,7 +12,7 @@ import (
 func (c *connection) survey(ctx context.Context) (Survey, error) {
 	return bounded(ctx, "look around", func() (Survey, error) {
 		s := Survey{Pools: make(map[string]bool), Networks: make(map[string]bool), Filters: make(map[string]bool), Gateways: make(map[string]string)}
-		for _, step := range []func(*Survey) error{c.surveyVersions, c.surveyPools, c.surveyNetworks, c.surveyFilters} {
+		for _, step := range []func(*Survey) error{c.surveyVersions, c.surveyUser, c.surveyPools, c.surveyNetworks, c.surveyFilters} {
 			if err := step(&s); err != nil {
 				return s, err
 			}
@@ -29,6 +29,16 @@ func (c *connection) surveyVersions(s *Survey) error {
 	q, err := c.rpc.ConnectGetVersion()
 	s.Libvirt, s.QEMU = dotted(l), dotted(q)
 	return err
+}
+
+// surveyUser leaves the uid 0 where libvirt names none, as its session daemons do.
+func (c *connection) surveyUser(s *Survey) error {
+	text, err := c.rpc.ConnectGetCapabilities()
+	if err != nil {
+		return err
+	}
+	s.User, _ = capableUser(text)
+	return nil
 }
 
 // dotted writes a version as libvirt counts it: 1000000 × major + 1000 × minor + release.

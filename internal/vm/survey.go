@@ -6,6 +6,8 @@ import "context"
 type Survey struct {
 	// Libvirt and QEMU are versions, such as "11.3.0".
 	Libvirt, QEMU string
+	// User is the uid as which QEMU runs, 0 where libvirt does not say.
+	User int
 	// Pools, Networks and Filters tell by name whether each is active; a filter that is defined is.
 	Pools, Networks, Filters map[string]bool
 	// Gateways are the host's addresses in the networks, "" in one where it has none.
