@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +92,9 @@ func TestTwoNetworks(t *testing.T) {
 		}
 		if a.Gateway != gateways[name] {
 			t.Errorf("network %s has gateway %s, want %s", name, a.Gateway, gateways[name])
+		}
+		if conf, err := os.ReadFile(filepath.Join(p.dir, "lib", "dnsmasq", name+".conf")); err != nil || strings.Contains(string(conf), "\nno-ping\n") != (name != "theirs") {
+			t.Errorf("dnsmasq of network %s pings, or not, against our will: %v\n%s", name, err, conf)
 		}
 		s := tinyMachine(t, "in-"+name)
 		s.Network = a
