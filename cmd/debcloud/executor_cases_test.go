@@ -256,7 +256,9 @@ func TestExecutorNetwork(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
 		t.Skip("git is not installed")
 	}
-	b := runnertest.NewBed(t, runnertest.Options{Image: testGuest(t), Network: "user"})
+	late := filepath.Join(runnertest.OpenDir(t), "late.raw") // its network comes after its agent: prepare has to wait
+	runnertest.Changed(t, testGuest(t), late, "ip link set eth0 down; (sleep 5; ip link set eth0 up) >/dev/null 2>&1 &\n")
+	b := runnertest.NewBed(t, runnertest.Options{Network: "user", More: fmt.Sprintf("images: {tiny: {file: %s, format: raw}}\n", late)})
 	repository := bareRepository(t)
 	store := &runnertest.Coordinator{Dir: t.TempDir()}
 	mux := http.NewServeMux()
