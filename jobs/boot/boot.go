@@ -94,7 +94,7 @@ func Run(ctx context.Context, o Options) (*manifest.Suite, error) {
 }
 
 // summary returns the error for a suite with failed checks. It is of kind Outside where the mirror is all that failed, or
-// an emulated guest that got too little of the processor.
+// the host of an emulated guest.
 func summary(s *manifest.Suite, image, report string) error {
 	failed := s.Failures()
 	if len(failed) == 0 {
@@ -109,11 +109,13 @@ func summary(s *manifest.Suite, image, report string) error {
 
 // outsideReason says why the image is not to blame for a failed check, "" where it is.
 func outsideReason(c manifest.Check) string {
-	switch {
-	case strings.HasPrefix(c.Evidence, mirrorUnreachable):
+	if strings.HasPrefix(c.Evidence, mirrorUnreachable) {
 		return c.Evidence
-	case strings.Contains(c.Evidence, starved):
-		return starved
+	}
+	for _, f := range hostFaults {
+		if strings.Contains(c.Evidence, f.says) {
+			return f.says
+		}
 	}
 	return ""
 }
@@ -344,8 +346,8 @@ func (m *machine) live(ctx context.Context, limit time.Duration) error {
 	if err == nil {
 		return nil
 	}
-	if m.emulated && timedOut.Match(m.domain.Console()) {
-		err = fmt.Errorf("%w; %s", err, starved)
+	if f := hostFault(string(m.domain.Console())); m.emulated && f != "" {
+		err = fmt.Errorf("%w; %s", err, f)
 	}
 	last := strings.ToValidUTF8(guest.Tail(m.domain.Console(), 20), "")
 	if strings.TrimSpace(last) == "" {

@@ -108,7 +108,8 @@ func TestPassedBefore(t *testing.T) {
 // Only a mirror that cannot be reached from here, or a host that was too busy, makes a retry worth while.
 func TestSummary(t *testing.T) {
 	unreachable := manifest.Check{ID: "uefi/47-apt-update", Result: manifest.Failed, Evidence: mirrorUnreachable + ": dial tcp: refused"}
-	slow := manifest.Check{ID: "bios/25-console-clean", Result: manifest.Failed, Evidence: "line 9, failed-unit: [DEPEND]\nafter the reboot: the boot ended; " + starved}
+	slow := manifest.Check{ID: "bios/25-console-clean", Result: manifest.Failed, Evidence: "line 9, failed-unit: [DEPEND]\nafter the reboot: the boot ended; " + hostFault("Timed out waiting for device dev-vda1")}
+	patched := manifest.Check{ID: "uefi/25-console-clean", Result: manifest.Failed, Evidence: "line 30, kernel-oops: Oops: int3\n" + hostFault(int3)}
 	other := manifest.Check{ID: "uefi/49-utc", Result: manifest.Failed, Evidence: "CET"}
 	for _, row := range []struct {
 		checks []manifest.Check
@@ -116,6 +117,8 @@ func TestSummary(t *testing.T) {
 	}{
 		{[]manifest.Check{unreachable}, fault.Outside},
 		{[]manifest.Check{slow, unreachable}, fault.Outside},
+		{[]manifest.Check{patched}, fault.Outside},
+		{[]manifest.Check{patched, other}, fault.Work},
 		{[]manifest.Check{unreachable, other}, fault.Work},
 		{[]manifest.Check{other}, fault.Work},
 	} {
@@ -125,6 +128,29 @@ func TestSummary(t *testing.T) {
 	}
 	if err := summary(&manifest.Suite{}, "x.raw", "x.report.json"); err != nil {
 		t.Error(err)
+	}
+}
+
+const int3 = "[    4.405053] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI"
+
+// The image is not to blame where QEMU emulates processors badly, whether the guest came through or not; on KVM it is.
+func TestHostFault(t *testing.T) {
+	for _, row := range []struct {
+		emulated bool
+		console  string
+		want     fault.Kind
+	}{
+		{true, int3, fault.Outside},
+		{true, "[   12.3] Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI", fault.Work},
+		{true, "[ TIME ] Timed out waiting for device dev-vdc.\n[DEPEND] Dependency failed for data.mount", fault.Work},
+		{false, int3, fault.Work},
+	} {
+		o := good()
+		o.emulated = row.emulated
+		o.console += "\r\n" + row.console
+		if err := summary(&manifest.Suite{Checks: judgeAll(o)}, "x.raw", "x.report.json"); fault.KindOf(err) != row.want {
+			t.Errorf("emulated %v, %q: got %v of kind %v", row.emulated, row.console, err, fault.KindOf(err))
+		}
 	}
 }
 

@@ -43,12 +43,28 @@ var alarms = []alarm{
 // wizard matches what systemd-firstboot and debconf ask on a console where nobody answers. nocloud images stalled in it.
 var wizard = lazyregexp.New(`Press any key to proceed|Please enter (the )?(new )?(system )?(locale|keymap|timezone|hostname|root password|root shell|user name)|Welcome to your new installation of`)
 
-// timedOut matches what systemd says when a device did not come within its 90 seconds of the guest's time, which is the host's: an
-// emulated guest misses them with devices that are there.
-var timedOut = lazyregexp.New(`Timed out waiting for device`)
+// hostFaults are what a host does to an emulated guest, by what the console shows of it. Another try may pass.
+var hostFaults = []struct {
+	pattern *lazyregexp.Regexp
+	says    string
+}{
+	// systemd gives a device 90 seconds of the guest's time, which is the host's: an emulated guest misses them with devices that are there.
+	{lazyregexp.New(`Timed out waiting for device`),
+		"the emulated guest waited in vain for a device, as it does where the host gives it too little of its processors: try again when the host is less busy"},
+	// A breakpoint with which the kernel guards code that it alters, met after the kernel took it away (QEMU's commit deba78709a mends it).
+	{lazyregexp.New(`\bint3: 0000 \[#1\]`),
+		"QEMU before 8.1 runs stale code on emulated processors, of which kernels die that alter themselves (Launchpad bug 2051965): try again, on a host with KVM or a newer QEMU if there is one"},
+}
 
-// starved is said of a guest that was given up after it, because another try on a quieter machine may pass.
-const starved = "the emulated guest waited in vain for a device, as it does where the host gives it too little of its processors: try again when the host is less busy"
+// hostFault says which of its host's faults an emulated guest suffered from, "" if from none.
+func hostFault(console string) string {
+	for _, f := range hostFaults {
+		if f.pattern.MatchString(console) {
+			return f.says
+		}
+	}
+	return ""
+}
 
 // allowance lets an alarm pass where a known fault of the distribution causes it, until a day on which someone has
 // to look again: after it the alarm counts.

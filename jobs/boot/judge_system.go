@@ -42,6 +42,9 @@ func judgeConsole(o *observation) verdict {
 	switch {
 	case len(bad) > 0 && o.fault != nil:
 		return failed("%s\n%v", strings.Join(bad, "\n"), o.fault)
+	case len(bad) > 0 && o.emulated:
+		lines := strings.Join(bad, "\n")
+		return failed("%s\n%s", lines, hostFault(lines))
 	case len(bad) > 0:
 		return failed("%s", strings.Join(bad, "\n"))
 	case strings.TrimSpace(plain(o.console)) == "":
