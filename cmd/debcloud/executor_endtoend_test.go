@@ -64,6 +64,19 @@ func TestLongExecutorUEFI(t *testing.T) {
 	}
 }
 
+// TestLongExecutorPanic: a kernel that dies ends its job at once. Without the panic device it starts again, and its job ends with that.
+func TestLongExecutorPanic(t *testing.T) {
+	if !longTests() {
+		t.Skip("it boots a Debian: run make test-long")
+	}
+	r := newRunnerImage(t, runnertest.Options{More: "images: {runner: {}}\n"})
+	play := func(stages ...runnertest.Stage) runnertest.Outcome {
+		return r.runner.Play(t.Context(), runnerJob(stages...))
+	}
+	expect(t, r.bed, play(script("build_script", "echo c >/proc/sysrq-trigger; sleep 1000\n")), "failed", "runner_system_failure", "has stopped (crashed)", "the last lines of its console")
+	expect(t, r.bed, play(script("build_script", "modprobe -r pvpanic_mmio; echo c >/proc/sysrq-trigger; sleep 1000\n")), "failed", "runner_system_failure", "build_script was cut off")
+}
+
 // runnerImage is a Runner for jobs in an image that takes its agent from the tools disk.
 type runnerImage struct {
 	bed      *runnertest.Bed
