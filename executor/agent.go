@@ -5,12 +5,14 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
 
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
+	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 	"salsa.debian.org/cloud-team/debcloud/internal/vm"
 )
 
@@ -73,14 +75,23 @@ func (d *Driver) settled(ctx context.Context, name string) (l vm.Lasting, known 
 
 // consoleTail is the end of a VM's console, made harmless for a log: the guest may print what it likes.
 func (d *Driver) consoleTail(name string) string {
-	text := string(d.node.ConsoleTail(name, 8<<10))
+	return lastWords(string(d.node.ConsoleTail(name, 8<<10)))
+}
+
+// dying is what a kernel prints before the stack and the registers that it dies with, which may fill the end of a console.
+var dying = lazyregexp.New(`Kernel panic - not syncing|Oops: |\bBUG: |kernel BUG at `)
+
+// lastWords returns the last 15 lines of a console's text, and before them up to three earlier ones that say of what a kernel died.
+func lastWords(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
 		if line = strings.TrimSpace(plain(line)); line != "" {
 			lines = append(lines, "  "+line[:min(len(line), 300)])
 		}
 	}
-	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+	end := max(0, len(lines)-15)
+	causes := slices.DeleteFunc(slices.Clone(lines[:end]), func(line string) bool { return !dying.MatchString(line) })
+	return strings.Join(append(causes[:min(len(causes), 3)], lines[end:]...), "\n")
 }
 
 // plain drops escape sequences (ECMA-48, those of CSI) and control characters.

@@ -73,7 +73,7 @@ func TestLongExecutorPanic(t *testing.T) {
 	play := func(stages ...runnertest.Stage) runnertest.Outcome {
 		return r.runner.Play(t.Context(), runnerJob(stages...))
 	}
-	expect(t, r.bed, play(script("build_script", "echo c >/proc/sysrq-trigger; sleep 1000\n")), "failed", "runner_system_failure", "has stopped (crashed)", "the last lines of its console")
+	expect(t, r.bed, play(script("build_script", "echo c >/proc/sysrq-trigger; sleep 1000\n")), "failed", "runner_system_failure", "has stopped (crashed)", "Kernel panic - not syncing: sysrq triggered crash")
 	expect(t, r.bed, play(script("build_script", "modprobe -r pvpanic_mmio; echo c >/proc/sysrq-trigger; sleep 1000\n")), "failed", "runner_system_failure", "build_script was cut off")
 }
 
