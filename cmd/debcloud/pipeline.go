@@ -8,10 +8,10 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"salsa.debian.org/cloud-team/debcloud/generator"
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
@@ -138,7 +138,7 @@ func (o *pipelineOptions) write(cmd *cobra.Command, name string, text []byte) er
 		_, err := cmd.OutOrStdout().Write(text)
 		return err
 	case name == "":
-		return renameio.WriteFile(o.output, text, 0o644)
+		return atomicfile.Write(o.output, text, 0o644)
 	}
-	return renameio.WriteFile(filepath.Join(filepath.Dir(o.output), name), text, 0o644)
+	return atomicfile.Write(filepath.Join(filepath.Dir(o.output), name), text, 0o644)
 }

@@ -11,9 +11,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"salsa.debian.org/cloud-team/debcloud/executor/settings"
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
@@ -137,7 +136,7 @@ func (l *Ledger) write(b *book) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(filepath.Join(l.dir, ledgerFile), text, 0o600); err != nil {
+	if err := atomicfile.Write(filepath.Join(l.dir, ledgerFile), text, 0o600); err != nil {
 		return fault.Outsidef("ledger of the executor: %w", err)
 	}
 	return nil
@@ -161,9 +160,9 @@ func (l *Ledger) Release(ctx context.Context, id string) error {
 	})
 }
 
-// Reclaim releases the entries whose VM is gone, and returns them. list names the VMs that exist; it is called after the
-// entries were read, without the lock. An entry that a living process holds until its VM exists is left alone, and so
-// is one that was let go after list was called.
+// Reclaim releases the entries whose VM is gone, and returns them; what killed processes had begun to write goes too. list
+// names the VMs that exist; it is called after the entries were read, without the lock. An entry that a living process holds
+// until its VM exists is left alone, and so is one that was let go after list was called.
 func (l *Ledger) Reclaim(ctx context.Context, list func(context.Context) (map[string]bool, error)) ([]Entry, error) {
 	var loose []Entry
 	err := l.change(ctx, func(b *book) (bool, error) {
@@ -193,7 +192,7 @@ func (l *Ledger) Reclaim(ctx context.Context, list func(context.Context) (map[st
 			gone = append(gone, e)
 		}
 		l.sweepTickets()
-		return len(gone) > 0, nil
+		return len(gone) > 0, atomicfile.Sweep(filepath.Join(l.dir, ledgerFile))
 	})
 	return gone, err
 }

@@ -157,7 +157,8 @@ func TestManyProcesses(t *testing.T) {
 // TestKilledProcesses kills drivers at random moments, while a reaper does what reap does. Nothing is overcommitted,
 // nobody waits for ever, and in the end the ledger is empty.
 func TestKilledProcesses(t *testing.T) {
-	dir := hostDir(t)
+	dir, temp := hostDir(t), t.TempDir()
+	t.Setenv("TMPDIR", temp)
 	l := newLedger(t, dir, Options{})
 	stop := make(chan struct{})
 	var dead sync.Map // the names of killed drivers
@@ -202,6 +203,13 @@ func TestKilledProcesses(t *testing.T) {
 		t.Errorf("left of the tickets: %v", left)
 	}
 	admit(t, l, request("after", 4))
+	// Some died while they wrote.
+	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
+		t.Errorf("left of the ledger: %v", left)
+	}
+	if left, _ := os.ReadDir(temp); len(left) > 0 {
+		t.Errorf("left in TMPDIR: %v", left)
+	}
 }
 
 // killStream reports whether the driver was killed before it ended.

@@ -23,10 +23,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/hold"
 )
@@ -126,7 +126,7 @@ func digestOf(dir string, programs []program) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		if err := renameio.WriteFile(filepath.Join(dir, stampsAt), text, 0o600); err != nil {
+		if err := atomicfile.Write(filepath.Join(dir, stampsAt), text, 0o600); err != nil {
 			return "", err
 		}
 	}
@@ -315,7 +315,7 @@ func Prune(ctx context.Context, s Spec, inUse func(context.Context) ([]string, e
 		switch {
 		case strings.HasPrefix(e.Name(), prefix) && strings.HasSuffix(e.Name(), suffix) && olderThan(e, oldAge):
 			gone, err = removeUnused(ctx, s, path, inUse)
-		case (e.IsDir() && strings.HasPrefix(e.Name(), partial) || strings.HasPrefix(e.Name(), "."+stampsAt)) && olderThan(e, leftAge):
+		case (e.IsDir() && strings.HasPrefix(e.Name(), partial) || atomicfile.IsLeft(e.Name(), stampsAt)) && olderThan(e, leftAge):
 			err = os.RemoveAll(path)
 			gone = err == nil
 		}

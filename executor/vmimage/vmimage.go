@@ -18,9 +18,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/hold"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
@@ -263,8 +263,12 @@ func sweep(pool string, kept map[string]bool) error {
 	if err != nil {
 		return err
 	}
+	torn, err := filepath.Glob(filepath.Join(escape(pool), ".*"+documentSuffix+"[0-9]*"))
+	if err != nil {
+		return err
+	}
 	var errs []error
-	for _, path := range append(paths, partial...) {
+	for _, path := range slices.Concat(paths, partial, torn) {
 		if !kept[filepath.Base(path)] {
 			errs = append(errs, os.RemoveAll(path))
 		}
@@ -277,5 +281,5 @@ func write(pool string, i Image) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(documentPath(pool, i.Name, i.Digest), append(text, '\n'), 0o644, renameio.IgnoreUmask())
+	return atomicfile.WriteMode(documentPath(pool, i.Name, i.Digest), append(text, '\n'), 0o644)
 }

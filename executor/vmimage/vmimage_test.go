@@ -175,7 +175,8 @@ func TestPrune(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 	}
 	qemu(t, "create", "-q", "-f", "qcow2", "-F", "raw", "-b", images[1].Path, filepath.Join(pool, "job-1.qcow2"))
-	if err := os.Mkdir(filepath.Join(pool, partialPrefix+"1"), 0o755); err != nil {
+	torn := filepath.Join(pool, "."+filepath.Base(documentPath(pool, "runner", images[0].Digest))+"1")
+	if err := errors.Join(os.Mkdir(filepath.Join(pool, partialPrefix+"1"), 0o755), os.WriteFile(torn, nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Prune(t.Context(), pool, 0, nil); fault.KindOf(err) != fault.Input {
@@ -213,8 +214,10 @@ func TestPrune(t *testing.T) {
 	if err != nil || len(left) != 3 {
 		t.Errorf("%+v, %v", left, err)
 	}
-	if _, err := os.Stat(filepath.Join(pool, partialPrefix+"1")); err == nil {
-		t.Error("what a killed import left is still there")
+	for _, path := range []string{filepath.Join(pool, partialPrefix+"1"), torn} {
+		if _, err := os.Stat(path); err == nil {
+			t.Errorf("what a killed import left is still there: %s", path)
+		}
 	}
 }
 

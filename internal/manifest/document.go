@@ -16,9 +16,9 @@ import (
 	"os"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 )
 
@@ -130,7 +130,7 @@ func Write(path string, document any) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
-	return renameio.WriteFile(path, text, 0o644)
+	return atomicfile.Write(path, text, 0o644)
 }
 
 // Marshal returns document as upstream writes it: four spaces, no HTML escapes.

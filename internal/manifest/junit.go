@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/google/renameio/v2"
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 )
 
 // GitLab reads classname, name, time, failure and skipped of a test case and system-out
@@ -70,7 +70,7 @@ func (s Suite) WriteJUnit(path, subject string) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(path, append([]byte(xml.Header), append(text, '\n')...), 0o644)
+	return atomicfile.Write(path, append([]byte(xml.Header), append(text, '\n')...), 0o644)
 }
 
 func seconds(s float64) string { return fmt.Sprintf("%.3f", s) }

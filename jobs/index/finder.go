@@ -10,8 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
@@ -66,7 +65,8 @@ func finderFiles(index *manifest.Index) ([]page, error) {
 	return pages, nil
 }
 
-// write puts the page into dir by rename. One with these contents is left alone, and so is an index.html of someone else's.
+// write puts the page into dir by rename. One with these contents is left alone, and so is an index.html of someone else's. It needs
+// the index's lock.
 func (p page) write(dir string) (changed bool, err error) {
 	name := filepath.Join(dir, p.path)
 	old, err := os.ReadFile(name)
@@ -82,7 +82,10 @@ func (p page) write(dir string) (changed bool, err error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
 		return false, err
 	}
-	return true, renameio.WriteFile(name, p.text, 0o644)
+	if err := atomicfile.Sweep(name); err != nil {
+		return false, err
+	}
+	return true, atomicfile.Write(name, p.text, 0o644)
 }
 
 // humanSize writes bytes as people do.

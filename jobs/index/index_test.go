@@ -174,6 +174,20 @@ func TestSameTreeGivesTheSameFilesAndTouchesNothing(t *testing.T) {
 	}
 }
 
+func TestWhatKilledWritersLeftGoes(t *testing.T) {
+	dir := tree(t, trixie)
+	torn := []string{".index.html1", "." + IndexName + "22", "finder/.all.html333"}
+	for _, name := range torn {
+		write(t, filepath.Join(dir, name), []byte("half a pa"))
+	}
+	mustWrite(t, dir)
+	for _, name := range torn {
+		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
 func TestWhatIsNoPublicationIsLeftOut(t *testing.T) {
 	for _, row := range []struct {
 		summary string

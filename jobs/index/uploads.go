@@ -13,8 +13,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/holding"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
@@ -108,7 +107,7 @@ func writeUpload(dir, name string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
 		return err
 	}
-	return renameio.WriteFile(full, text, 0o644)
+	return atomicfile.Write(full, text, 0o644)
 }
 
 // DropUploads takes what users no longer find at a provider out of the tree's upload documents. One that cannot be read is left as it

@@ -12,8 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
-
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
@@ -65,7 +64,7 @@ func writeFeed(dir string, images []manifest.IndexImage, s *state, base string) 
 	if old, err := os.ReadFile(name); err == nil && bytes.Equal(old, text) {
 		return false, nil
 	}
-	return true, renameio.WriteFile(name, text, 0o644)
+	return true, atomicfile.Write(name, text, 0o644)
 }
 
 // feed lists images, the newest first. Links are relative where it is not known where the tree is seen.

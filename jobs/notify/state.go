@@ -11,9 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
 )
@@ -105,6 +105,10 @@ func openState(path string) (s *state, unlock func(), err error) {
 		unlock()
 		return nil, nil, fault.Outsidef("another run works with %s: try again when it is done", path)
 	}
+	if err := atomicfile.Sweep(path); err != nil {
+		unlock()
+		return nil, nil, err
+	}
 	if s, err = readState(path); err != nil {
 		unlock()
 		return nil, nil, err
@@ -125,7 +129,7 @@ func (s *state) saveLocked() error {
 		return err
 	}
 	s.saved = time.Now()
-	return renameio.WriteFile(s.path, append(text, '\n'), 0o600)
+	return atomicfile.Write(s.path, append(text, '\n'), 0o600)
 }
 
 // dropEvents forgets events that no one waits for.

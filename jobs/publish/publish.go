@@ -14,8 +14,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
 	"salsa.debian.org/cloud-team/debcloud/internal/manifest"
@@ -192,5 +191,5 @@ func writeChanged(path string, text []byte) error {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return renameio.WriteFile(path, text, 0o644)
+	return atomicfile.Write(path, text, 0o644)
 }

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/renameio/v2"
 	gitlab "gitlab.com/gitlab-org/api/client-go/v2"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
@@ -160,7 +160,7 @@ func WriteConsoles(f Findings) error {
 			for line := range strings.SplitSeq(strings.ReplaceAll(b.Console, "\r\n", "\n"), "\n") {
 				text.WriteString(printable(line) + "\n")
 			}
-			if err := renameio.WriteFile(filepath.FromSlash(consolePath(f.Consoles, c, i)), []byte(text.String()), 0o644); err != nil {
+			if err := atomicfile.Write(filepath.FromSlash(consolePath(f.Consoles, c, i)), []byte(text.String()), 0o644); err != nil {
 				return fmt.Errorf("console logs: %w", err)
 			}
 		}

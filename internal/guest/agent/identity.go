@@ -12,9 +12,9 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/guest"
 	"salsa.debian.org/cloud-team/debcloud/internal/lazyregexp"
 )
@@ -96,7 +96,7 @@ func setMachineID(root, id string, kernel bool) error {
 }
 
 func replace(path, text string) error {
-	return renameio.WriteFile(path, []byte(text), 0o644, renameio.IgnoreUmask())
+	return atomicfile.WriteMode(path, []byte(text), 0o644)
 }
 
 // addEntropy gives the kernel random bytes that it counts in full, and makes it use them at once (random(4)): VMs restored

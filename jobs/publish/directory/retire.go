@@ -12,8 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
-
+	"salsa.debian.org/cloud-team/debcloud/internal/atomicfile"
 	"salsa.debian.org/cloud-team/debcloud/internal/fault"
 	"salsa.debian.org/cloud-team/debcloud/internal/holding"
 	"salsa.debian.org/cloud-team/debcloud/internal/image"
@@ -141,7 +140,8 @@ func (d *Directory) record(name string, s holding.State) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(d.path, retiredName), text, 0o644)
+	path := filepath.Join(d.path, retiredName)
+	return errors.Join(atomicfile.Sweep(path), atomicfile.Write(path, text, 0o644))
 }
 
 // Deprecate implements prune.Holder. Files of the tree do not change, so it is only written down.
