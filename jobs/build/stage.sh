@@ -12,6 +12,9 @@ mount --rbind "$work" /mnt
 mount -t proc proc /proc
 hostname debian
 
+# mmdebstrap, killed, would leave its keys in the machine's.
+mount -t tmpfs -o mode=1777 tmpfs /tmp
+
 # A fresh /run and /var/log: FAI's lock on the whole machine and its logs stay in here, sockets of the machine outside.
 resolv=$(readlink -f /etc/resolv.conf || true)
 if [ -f "$resolv" ]; then cp "$resolv" /mnt/resolv.conf; fi

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -56,6 +57,10 @@ func bootstrapping(t *testing.T) (Options, func() bool) {
 }
 
 func TestStopped(t *testing.T) {
+	before, err := filepath.Glob("/tmp/mmdebstrap.*")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, row := range []struct {
 		summary string
 		start   func(*testing.T) (Options, func() bool)
@@ -89,6 +94,9 @@ func TestStopped(t *testing.T) {
 				waitUntil(t, "the processes end", 5*time.Second, func() bool { return len(processesIn(t, o.Output)) == 0 })
 			}
 			demandNextRun(t, o)
+			if left, _ := filepath.Glob("/tmp/mmdebstrap.*"); !slices.Equal(left, before) {
+				t.Errorf("in /tmp is %q, before it was %q", left, before)
+			}
 		})
 	}
 }
