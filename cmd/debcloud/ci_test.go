@@ -189,6 +189,10 @@ func gitlabCILocal(t *testing.T, modules, dir string) (string, error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.CombinedOutput()
+	left, _ := filepath.Glob("/tmp/gitlab-ci-local-file-variables-undefined-*") // of jobs of a repository without a remote, wherever TMPDIR is
+	for _, dir := range left {
+		_ = os.RemoveAll(dir)
+	}
 	return string(out), err
 }
 

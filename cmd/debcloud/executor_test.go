@@ -15,7 +15,11 @@ import (
 
 // guestPrograms builds what goes into the test guest: this program, static, and what stands in for gitlab-runner there.
 var guestPrograms = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "guest-programs-")
+	program, err := exec.LookPath("debcloud")
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(program), "guest-") // testscript.Main removes it with what it has made
 	if err != nil {
 		return "", err
 	}
