@@ -159,7 +159,7 @@ func (b *Bed) Left(t testing.TB, namespace string) []string {
 	for _, d := range all {
 		found = append(found, "domain "+d.Name)
 	}
-	for _, pattern := range []string{filepath.Join(b.Pool, "debcloud-job-*"), filepath.Join(b.Pool, "seed-*"), filepath.Join(b.Pool, ".debcloud-tools-[0-9]*"), filepath.Join(b.Run, "debcloud-job-*"), filepath.Join(b.State, "attempts", "*"), filepath.Join(b.State, ".*"), filepath.Join(b.Temp, "*")} {
+	for _, pattern := range []string{filepath.Join(b.Pool, "debcloud-job-*"), filepath.Join(b.Pool, "seed-*"), filepath.Join(b.Pool, ".debcloud-tools-[0-9]*"), filepath.Join(b.Run, "debcloud-job-*"), filepath.Join(b.State, "attempts", "*"), filepath.Join(b.State, "admission", ".*"), filepath.Join(b.Temp, "*")} {
 		paths, _ := filepath.Glob(pattern)
 		found = append(found, paths...)
 	}
