@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -89,14 +90,28 @@ func TestSweepKeepsOthers(t *testing.T) {
 }
 
 func TestPermissions(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	for _, row := range []struct{ perm, want os.FileMode }{{0o600, 0o600}, {0o644, 0o600}} {
-		if err := Write(path, []byte("text"), row.perm); err != nil {
+	defer syscall.Umask(syscall.Umask(0o077))
+	dir := t.TempDir()
+	for _, row := range []struct {
+		name  string
+		write func(string, []byte, os.FileMode) error
+		perm  os.FileMode
+		want  os.FileMode
+	}{
+		{"new", Write, 0o644, 0o600},
+		{"new whatever the umask", WriteMode, 0o644, 0o644},
+		{"new whatever the umask", Write, 0o600, 0o644}, // it is there by now
+	} {
+		path := filepath.Join(dir, row.name)
+		if err := row.write(path, []byte("text"), row.perm); err != nil {
 			t.Fatal(err)
 		}
 		info, err := os.Stat(path)
-		if err != nil || info.Mode().Perm() != row.want {
-			t.Errorf("written with %o it has %v, %v", row.perm, info.Mode(), err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := info.Mode().Perm(); got != row.want {
+			t.Errorf("%s, written with %o, has %o", row.name, row.perm, got)
 		}
 	}
 }

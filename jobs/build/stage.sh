@@ -12,7 +12,7 @@ mount --rbind "$work" /mnt
 mount -t proc proc /proc
 hostname debian
 
-# mmdebstrap, killed, would leave its keys in the machine's.
+# A fresh /tmp: mmdebstrap, killed, would leave its directory of keys in the machine's.
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 
 # A fresh /run and /var/log: FAI's lock on the whole machine and its logs stay in here, sockets of the machine outside.

@@ -519,6 +519,18 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	}
 }
 
+func TestWhatAKilledRunLeftGoes(t *testing.T) {
+	x, state := newTree(t, fresh), filepath.Join(t.TempDir(), "state.json")
+	torn := filepath.Join(filepath.Dir(state), ".state.json1")
+	if err := os.WriteFile(torn, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x.mustRun(Options{State: state})
+	if _, err := os.Stat(torn); err == nil {
+		t.Errorf("%s is still there", torn)
+	}
+}
+
 func TestBadIndexAndState(t *testing.T) {
 	x := tree{t, t.TempDir()}
 	if _, err := x.run(Options{}); fault.KindOf(err) != fault.Input || !strings.Contains(fault.HintOf(err), "debcloud index") {

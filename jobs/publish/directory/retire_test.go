@@ -118,8 +118,15 @@ func TestAnImageIsRetired(t *testing.T) {
 func TestOnlyWhatWasListedIsRetired(t *testing.T) {
 	d, _ := threeVersions(t)
 	it := item(t, d, "20260812-1")
+	torn := filepath.Join(d.path, "."+retiredName+"1")
+	if err := os.WriteFile(torn, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	if err := d.Deprecate(t.Context(), it); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := os.Stat(torn); err == nil {
+		t.Errorf("what a killed writer of the record left is still there: %s", torn)
 	}
 	if err := d.Hide(t.Context(), it); err == nil || fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), "is deprecated by now") {
 		t.Errorf("one that was retired meanwhile: %v", err)
